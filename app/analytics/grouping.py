@@ -1,0 +1,115 @@
+"""Collapse customers with equal (frequency, recency, T) into weighted rows, and into (frequency, T) cells.
+
+Days are whole numbers, so a million customers share far fewer distinct histories. Packing a history into one integer
+makes finding them a single sort of machine words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.analytics.fit import FloatArray, IntArray
+
+COUNTED_KEYS = 2_000_000
+DENSE_CELLS = 8_000_000
+"""Largest table that is cheaper to fill than to sort for."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Distinct histories, sorted by frequency, with how many customers share each.
+
+    `repeat_start` is the first row with a repeat purchase. `x_values` and `x_weights` are the distribution of the
+    frequencies alone.
+    """
+
+    x: FloatArray
+    t_x: FloatArray
+    T: FloatArray
+    weight: FloatArray
+    customers: int
+    repeat_start: int
+    x_values: FloatArray
+    x_weights: FloatArray
+
+
+def group_customers(x: FloatArray, t_x: FloatArray, T: FloatArray) -> Groups:
+    """Return the distinct rows of (x, t_x, T), each of shape (n,), with their weights."""
+    x_code, x_values = _codes(x)
+    T_code, T_values = _codes(T)
+    t_code, t_values = _codes(t_x)
+    cells = len(x_values) * len(T_values) * len(t_values)
+    if cells < 2**62:
+        # 32-bit words halve the memory that the sort has to move.
+        kind = np.int32 if cells < 2**31 else np.int64
+        key = x_code.astype(kind)
+        key *= kind(len(T_values))
+        key += T_code.astype(kind, copy=False)
+        key *= kind(len(t_values))
+        key += t_code.astype(kind, copy=False)
+        key, weight = _count(key)
+        rest = key // kind(len(t_values))
+        t_values = t_values[key - rest * kind(len(t_values))]
+        x_index = rest // kind(len(T_values))
+        T_values = T_values[rest - x_index * kind(len(T_values))]
+        x_rows = x_values[x_index]
+    else:
+        rows, counts = np.unique(np.stack([x, T, t_x], axis=1), axis=0, return_counts=True)
+        x_rows, T_values, t_values = rows.T
+        weight = counts.astype(np.float64)
+    starts = np.flatnonzero(np.concatenate(([True], x_rows[1:] != x_rows[:-1])))
+    return Groups(
+        x=x_rows,
+        t_x=t_values,
+        T=T_values,
+        weight=weight,
+        customers=int(x.size),
+        repeat_start=int(np.searchsorted(x_rows, 0.5)),
+        x_values=x_rows[starts],
+        x_weights=np.add.reduceat(weight, starts),
+    )
+
+
+def _count(key: NDArray[Any]) -> tuple[NDArray[Any], FloatArray]:
+    """Return the distinct keys, rising, and how often each occurs; keys are non-negative and mostly small."""
+    # Most histories have few purchases and so small keys, which are counted in a table; the rest are sorted.
+    small = key < min(COUNTED_KEYS, 4 * key.size)
+    counts = np.bincount(key[small])
+    low = np.flatnonzero(counts > 0)
+    high, high_counts = np.unique(key[~small], return_counts=True)
+    distinct_keys = np.concatenate((low.astype(key.dtype), high))
+    return distinct_keys, np.concatenate((counts[low], high_counts)).astype(np.float64)
+
+
+def _codes(values: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Return integer codes in the order of the values and the value of each code (some may not occur)."""
+    top = values.max()
+    if top <= DENSE_CELLS:
+        whole = values.astype(np.int32)
+        if (whole == values).all():
+            return whole, np.arange(int(top) + 1, dtype=np.float64)  # type: ignore[return-value]
+    distinct, codes = np.unique(values, return_inverse=True)
+    return codes, distinct
+
+
+def distinct(values: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Return the sorted distinct values, shape (m,), and the index of each value among them, shape (n,).
+
+    The same as `numpy.unique(values, return_inverse=True)`, without its sort where the values are whole and small.
+    """
+    if values.size == 1:
+        return values, np.zeros(1, dtype=np.int64)
+    codes, table = _codes(values)
+    if len(table) > 2 * values.size + 16:
+        found, codes = np.unique(values, return_inverse=True)
+        return found, codes
+    present = np.zeros(len(table), dtype=bool)
+    present[codes] = True
+    if present.all():
+        return table, codes
+    position = np.cumsum(present) - 1
+    return table[present], position[codes]

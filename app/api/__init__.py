@@ -1,0 +1,1 @@
+"""HTTP: routes, bodies, problems, cursors and keys. Nothing below knows of it."""

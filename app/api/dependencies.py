@@ -1,0 +1,59 @@
+"""What routes ask for: the database, the caller, and the parameters that several share."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeAlias
+
+from fastapi import Depends, Query, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import workspaces
+from app.errors import Forbidden, Unauthenticated
+from app.scalars import Id
+from app.store.workspaces import KeyHolder
+from app.workspaces import Scope
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="key", description="A key of a workspace.")
+_LONGEST_KEY = 256
+
+
+def _engine(request: Request) -> AsyncEngine:
+    engine: AsyncEngine = request.app.state.engine
+    return engine
+
+
+Engine = Annotated[AsyncEngine, Depends(_engine)]
+
+
+def _holder_with(scope: Scope) -> Callable[..., Awaitable[KeyHolder]]:
+    async def holder(
+        engine: Engine, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+    ) -> KeyHolder:
+        if credentials is None:
+            raise Unauthenticated("Send a key: Authorization: Bearer <key>.", code="no_key")
+        found = None
+        if 0 < len(credentials.credentials) <= _LONGEST_KEY:
+            found = await workspaces.authenticate(engine, credentials.credentials)
+        if found is None:
+            raise Unauthenticated("This key is not known.", code="unknown_key")
+        if scope not in found.scopes:
+            raise Forbidden(f"The key lacks the scope {scope}.", code="scope_missing")
+        return found
+
+    return holder
+
+
+EventsWriter: TypeAlias = Annotated[KeyHolder, Depends(_holder_with("events:write"))]
+CustomersReader: TypeAlias = Annotated[KeyHolder, Depends(_holder_with("customers:read"))]
+ScoresReader: TypeAlias = Annotated[KeyHolder, Depends(_holder_with("scores:read"))]
+RunsWriter: TypeAlias = Annotated[KeyHolder, Depends(_holder_with("runs:write"))]
+Admin: TypeAlias = Annotated[KeyHolder, Depends(_holder_with("admin"))]
+Operator: TypeAlias = Annotated[KeyHolder, Depends(_holder_with("operator"))]
+
+Limit = Annotated[int, Query(ge=1, le=1_000, description="Rows a page, at most.")]
+# Without a default of null in the schema: generators make a mess of nullable query parameters.
+Cursor = Annotated[
+    str,
+    Query(max_length=2_000, description="`next_cursor` of the page before; empty for the first page."),
+]
+CustomerId = Id

@@ -1,0 +1,100 @@
+"""Recording events."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from app.api import bodies
+from app.api.dependencies import Engine, EventsWriter
+from app.api.problems import responses
+from app.errors import UnsupportedMediaType
+from app.events import Event
+from app.ingest import record_events as record
+
+router = APIRouter(tags=["events"])
+
+
+class EventBatch(BaseModel):
+    """Up to 10,000 events, of any customers, in any order."""
+
+    events: Annotated[list[Event], Field(max_length=bodies.MAX_EVENTS)]
+
+
+class EventError(BaseModel):
+    """Why one event was not taken. The others of its batch are."""
+
+    index: Annotated[int, Field(description="Place in the batch, from 0.", examples=[3])]
+    id: Annotated[str | None, Field(description="The event's id, where it has a valid one.", examples=["evt-4"])]
+    code: Annotated[str, Field(description="Stable.", examples=["invalid_value"])]
+    detail: Annotated[str, Field(examples=["amount must be at least 0."])]
+    pointer: Annotated[str, Field(description="JSON pointer within the event.", examples=["/data/amount"])]
+
+
+class EventReceipt(BaseModel):
+    """What became of a batch. What is acknowledged here is committed."""
+
+    accepted: Annotated[int, Field(description="Events stored now.", examples=[2])]
+    duplicates: Annotated[int, Field(description="Events that were stored before, with the same content.")]
+    rejected: Annotated[int, Field(description="Events that were not taken; `errors` says why.")]
+    errors: list[EventError]
+
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "At most 10,000 events and 10 MB after decompression. `Content-Encoding: gzip` is understood.",
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/EventBatch"},
+                "example": {
+                    "events": [
+                        {
+                            "id": "evt-1",
+                            "type": "order.placed",
+                            "occurred_at": "2026-01-31T09:30:00Z",
+                            "customer_id": "c-42",
+                            "data": {"order_id": "o-1001", "amount": "129.90", "currency": "USD"},
+                        }
+                    ]
+                },
+            },
+            "application/x-ndjson": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+async def _items(request: Request) -> list[Any]:
+    """The batch as it came; the body is read only once the caller is known."""
+    kind = bodies.media_type(request)
+    if kind not in ("application/json", "application/x-ndjson"):
+        raise UnsupportedMediaType("Content-Type must be application/json or application/x-ndjson.")
+    body = await bodies.read_body(request, request.app.state.settings.max_body_bytes)
+    return bodies.read_events(body) if kind == "application/json" else bodies.read_event_lines(body)
+
+
+@router.post(
+    "/v1/events",
+    summary="Record events",
+    response_model=EventReceipt,
+    responses=responses(400, 413, 415),
+    openapi_extra=_BODY,
+)
+async def record_events(holder: EventsWriter, engine: Engine, request: Request) -> EventReceipt:
+    """Every valid event is stored, exactly once for ever, in one transaction that is committed before the answer.
+
+    Invalid events are named by index and hurt no other. Sending a batch again is always safe.
+    """
+    items = await _items(request)
+    receipt = await record(engine, holder.workspace, items, datetime.now(UTC))
+    return EventReceipt(
+        accepted=receipt.accepted,
+        duplicates=receipt.duplicates,
+        rejected=receipt.rejected,
+        errors=[
+            EventError(index=error.index, id=error.id, code=error.code, detail=error.detail, pointer=error.pointer)
+            for error in receipt.errors
+        ],
+    )

@@ -1,0 +1,127 @@
+"""Workspaces and keys."""
+
+from typing import Annotated
+from zoneinfo import ZoneInfo, available_timezones
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app import workspaces
+from app.api.cursors import decode_cursor, encode_cursor
+from app.api.dependencies import Admin, Cursor, Engine, Limit, Operator
+from app.api.problems import responses
+from app.errors import InvalidRequest
+from app.scalars import Currency, Id, Instant
+from app.workspaces import SCOPES, Scope
+
+router = APIRouter()
+
+
+class WorkspaceRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[Id, Field(examples=["acme"])]
+    currency: Annotated[Currency, Field(description="ISO 4217. It never changes.", examples=["EUR"])]
+    time_zone: Annotated[
+        str,
+        Field(max_length=64, description="IANA name. It cuts the days, and never changes.", examples=["Europe/Berlin"]),
+    ]
+
+
+class WorkspaceCreated(BaseModel):
+    """The new workspace's first key, with all scopes but `operator`. It is shown this once."""
+
+    id: str
+    key: str
+
+
+class KeyRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(SCOPES), examples=[["events:write"]])]
+
+
+class KeyCreated(BaseModel):
+    """A key, shown this once."""
+
+    id: str
+    key: str
+    scopes: list[str]
+
+
+class Key(BaseModel):
+    id: str
+    scopes: list[str]
+    created_at: Instant
+
+
+class KeyPage(BaseModel):
+    data: list[Key]
+    next_cursor: Annotated[str | None, Field(description="Null on the last page.")]
+
+
+def _time_zone(name: str) -> str:
+    # Looked up in the list, because a ZoneInfo made of an unknown name would read files by that name.
+    if name not in available_timezones() or not ZoneInfo(name):
+        raise InvalidRequest('time_zone must be an IANA name such as "Europe/Berlin".', pointer="/time_zone")
+    return name
+
+
+@router.post(
+    "/v1/workspaces",
+    status_code=201,
+    tags=["workspaces"],
+    summary="Make a workspace",
+    response_model=WorkspaceCreated,
+    responses=responses(400, 409, 413),
+)
+async def create_workspace(holder: Operator, engine: Engine, body: WorkspaceRequest) -> WorkspaceCreated:
+    """A tenant of its own: customers, keys and settings. For operators only."""
+    scopes = [scope for scope in SCOPES if scope != "operator"]
+    new = await workspaces.create_workspace(engine, body.id, body.currency, _time_zone(body.time_zone), scopes)
+    return WorkspaceCreated(id=body.id, key=new.key)
+
+
+@router.post(
+    "/v1/keys",
+    status_code=201,
+    tags=["keys"],
+    summary="Make a key",
+    response_model=KeyCreated,
+    responses=responses(400, 413),
+)
+async def create_key(holder: Admin, engine: Engine, body: KeyRequest) -> KeyCreated:
+    """A key of the caller's workspace, never wider than the caller's own."""
+    new = await workspaces.create_key(engine, holder, body.scopes)
+    return KeyCreated(id=new.id, key=new.key, scopes=list(new.scopes))
+
+
+@router.get("/v1/keys", tags=["keys"], summary="List keys", response_model=KeyPage, responses=responses())
+async def list_keys(holder: Admin, engine: Engine, limit: Limit = 100, cursor: Cursor = "") -> KeyPage:
+    """The workspace's keys that are not revoked, without the keys themselves."""
+    after = None
+    if cursor:
+        (after,) = decode_cursor("keys", {}, cursor, str)
+    records = await workspaces.list_keys(engine, holder.workspace, after, limit + 1)
+    page = records[:limit]
+    return KeyPage.model_construct(
+        data=[
+            Key.model_construct(id=record.id, scopes=list(record.scopes), created_at=record.created_at)
+            for record in page
+        ],
+        next_cursor=encode_cursor("keys", {}, [page[-1].id]) if len(records) > limit else None,
+    )
+
+
+@router.delete(
+    "/v1/keys/{key_id}",
+    status_code=204,
+    tags=["keys"],
+    summary="Revoke a key",
+    response_class=Response,
+    responses=responses(404),
+)
+async def revoke_key(holder: Admin, engine: Engine, key_id: Id) -> Response:
+    """The key stops working at once."""
+    await workspaces.revoke_key(engine, holder.workspace, key_id)
+    return Response(status_code=204)

@@ -1,0 +1,200 @@
+"""The event vocabulary: one discriminated union of everything that can happen to a customer.
+
+An event is content that never changes once it is acknowledged. Validation gives each value its normal form
+(``app.scalars``), so that the same content sent twice in other spellings compares equal.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.scalars import (
+    Currency,
+    Day,
+    Id,
+    Instant,
+    Money,
+    PositiveMoney,
+    Quantity,
+    Rate,
+    SignedMoney,
+    Text50,
+    Text100,
+    Text200,
+)
+
+CustomerKind = Literal["consumer", "business", "distributor", "agent", "supplier", "internal"]
+AttributeValue = str | bool | int | float | None
+
+
+class EventData(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _read_attributes(value: Any) -> dict[str, AttributeValue]:
+    """Up to 100 keys of scalars; numbers come back as the plain JSON numbers they are."""
+    if not isinstance(value, dict):
+        raise PydanticCustomError("attributes", "must be an object of scalar values")
+    if len(value) > 100:
+        raise PydanticCustomError("attributes", "must have at most 100 keys")
+    return {_attribute_key(key): _attribute_value(item) for key, item in value.items()}
+
+
+def _attribute_key(key: str) -> str:
+    if not 1 <= len(key) <= 100 or not _storable(key):
+        raise PydanticCustomError("attributes", "keys must be texts of 1 to 100 characters")
+    return key
+
+
+def _attribute_value(value: Any) -> AttributeValue:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str) and len(value) <= 1_000 and _storable(value):
+        return value
+    if isinstance(value, int | Decimal):
+        number = float(value) if -(10**15) < value < 10**15 else None
+        if number is not None:
+            return int(number) if number.is_integer() else number
+    raise PydanticCustomError(
+        "attributes", "values must be texts of at most 1000 characters, numbers below 1e15, booleans or null"
+    )
+
+
+def _storable(text: str) -> bool:
+    """Whether PostgreSQL can hold the text: no NUL and no lone surrogate."""
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+Attributes = Annotated[
+    dict[str, AttributeValue],
+    PlainValidator(_read_attributes),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": 100,
+            "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]},
+            "examples": [{"loyalty_tier": "gold"}],
+        }
+    ),
+]
+
+
+class CustomerProfileData(EventData):
+    """What is known about a customer. A field left out stays as it is; null takes it away."""
+
+    name: Text200 | None = None
+    email: Text200 | None = None
+    phone: Text50 | None = None
+    kind: CustomerKind | None = None
+    gender: Text50 | None = None
+    birth_date: Day | None = None
+    country: Text100 | None = None
+    region: Text100 | None = None
+    city: Text100 | None = None
+    occupation: Text100 | None = None
+    income: Money | None = Field(default=None, description="Yearly income in the workspace's currency.")
+    acquired_via: Text100 | None = None
+    referred_by: Id | None = Field(default=None, description="The `customer_id` of whoever referred this customer.")
+    attributes: Attributes | None = Field(
+        default=None, description="A workspace's own fields. They merge by key; a null value takes its key away."
+    )
+
+
+class OrderItem(EventData):
+    sku: Text200 | None = None
+    category: Text200 | None = None
+    quantity: Quantity | None = None
+    unit_price: SignedMoney | None = None
+
+
+class OrderPlacedData(EventData):
+    order_id: Id
+    amount: Money = Field(description="What the customer pays, in `currency`.")
+    currency: Currency
+    exchange_rate: Rate | None = Field(
+        default=None,
+        description="Units of the workspace's currency for one unit of `currency`; required where they differ.",
+    )
+    cost: Money | None = Field(default=None, description="What the order costs the business, in `currency`.")
+    channel: Text100 | None = None
+    campaign_id: Id | None = None
+    items: Annotated[list[OrderItem], Field(max_length=1_000)] | None = None
+
+
+class OrderCancelledData(EventData):
+    order_id: Id
+
+
+class OrderRefundedData(EventData):
+    """With `order_id` a refund of that order, in the order's currency and rate; without it a credit of its own."""
+
+    amount: PositiveMoney
+    order_id: Id | None = None
+    currency: Currency | None = Field(
+        default=None, description="Required without `order_id`. With it, the order's own currency."
+    )
+    exchange_rate: Rate | None = Field(
+        default=None,
+        description="Without `order_id`: units of the workspace's currency for one of `currency`, where they differ.",
+    )
+
+    @model_validator(mode="after")
+    def _name_order_or_currency(self) -> "OrderRefundedData":
+        if self.order_id is None and self.currency is None:
+            raise PydanticCustomError("refund_without_currency", "must name an order_id, or without it a currency")
+        return self
+
+
+class OrderDeliveredData(EventData):
+    order_id: Id
+    promised_at: Instant | None = Field(default=None, description="When the delivery was promised.")
+
+
+class BaseEvent(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: Id = Field(description="Unique per customer, for ever. The same id with the same content is a duplicate.")
+    occurred_at: Instant
+    customer_id: Id
+    sent_at: Instant | None = Field(default=None, description="When the sender sent it; not part of the content.")
+
+
+class CustomerCreated(BaseEvent):
+    type: Literal["customer.created"]
+    data: CustomerProfileData
+
+
+class CustomerUpdated(BaseEvent):
+    type: Literal["customer.updated"]
+    data: CustomerProfileData
+
+
+class OrderPlaced(BaseEvent):
+    type: Literal["order.placed"]
+    data: OrderPlacedData
+
+
+class OrderCancelled(BaseEvent):
+    type: Literal["order.cancelled"]
+    data: OrderCancelledData
+
+
+class OrderRefunded(BaseEvent):
+    type: Literal["order.refunded"]
+    data: OrderRefundedData
+
+
+class OrderDelivered(BaseEvent):
+    type: Literal["order.delivered"]
+    data: OrderDeliveredData
+
+
+Event = Annotated[
+    CustomerCreated | CustomerUpdated | OrderPlaced | OrderCancelled | OrderRefunded | OrderDelivered,
+    Field(discriminator="type"),
+]
+
+event_list: TypeAdapter[Sequence[Event]] = TypeAdapter(list[Event])

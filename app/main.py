@@ -1,0 +1,60 @@
+"""The web application: the only place where its parts are wired."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from app.api import problems
+from app.api.middleware import RequestMiddleware
+from app.api.openapi import customise_openapi
+from app.api.routes import customers, events, health, workspaces
+from app.migrate import head_revision
+from app.settings import Settings
+from app.store.engine import create_engine
+
+VERSION = "0.1.0"
+
+
+def _operation_id(route: APIRoute) -> str:
+    """``record_events`` becomes ``recordEvents``: the name of the method in generated clients."""
+    head, *rest = route.name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application for these settings, or for those of the environment."""
+    settings = settings or Settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        if app.state.engine is not None:
+            await app.state.engine.dispose()
+
+    app = FastAPI(
+        title="Perennial",
+        version=VERSION,
+        summary="What every customer is worth, and why customers leave.",
+        lifespan=lifespan,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+        separate_input_output_schemas=False,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.schema_revision = head_revision()
+    # The document can be made without a database; every request that needs one finds the engine here.
+    app.state.engine = (
+        create_engine(settings.database_url, pool_size=settings.pool_size) if settings.database_url else None
+    )
+    for module in (health, events, customers, workspaces):
+        app.include_router(module.router)
+    problems.install(app)
+    customise_openapi(app)
+    app.add_middleware(RequestMiddleware)
+    return app

@@ -1,0 +1,100 @@
+"""Why an event was not taken: one reason an event, naming its index, field and what was expected.
+
+Details never repeat what the caller sent. A pointer is a JSON pointer within the event; the name of an unknown field
+is part of it only where it is a plain word.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.scalars import ID_PATTERN
+
+_ID = re.compile(ID_PATTERN)
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_TAG = re.compile(r"[a-z_]+\.[a-z_]+")
+
+# The sentences of pydantic that repeat nothing of the input but its own limits; others are written here.
+_DETAILS = {
+    "missing": "is required",
+    "extra_forbidden": "is not a known field",
+    "string_type": "must be a text",
+    "string_unicode": "must be a text of valid Unicode",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
+    "list_type": "must be a list",
+    "union_tag_invalid": "must be one of the event types",
+    "union_tag_not_found": "is required",
+}
+_CODES = {
+    "missing": "missing_field",
+    "extra_forbidden": "unknown_field",
+    "union_tag_invalid": "unknown_type",
+    "union_tag_not_found": "missing_field",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    index: int
+    id: str | None
+    code: str
+    detail: str
+    pointer: str
+
+
+def valid_id(value: Any) -> str | None:
+    """The value where it is an id that can be repeated safely, else None."""
+    return value if isinstance(value, str) and _ID.fullmatch(value) and value.isprintable() else None
+
+
+def explain(error: Any) -> tuple[str, str, str]:
+    """Code, detail and JSON pointer of one of pydantic's errors, whose ``loc`` starts at the object itself."""
+    kind, location, context = error["type"], error["loc"], error.get("ctx", {})
+    if kind.startswith("union_tag"):
+        location = (*location, "type")
+    names = [str(part) for part in location if not (isinstance(part, str) and _TAG.fullmatch(part))]
+    if names and kind == "extra_forbidden" and _PLAIN_NAME.fullmatch(names[-1]) is None:
+        names.pop()
+        detail = "has an unknown field"
+    elif kind in _DETAILS:
+        detail = _DETAILS[kind]
+    elif kind == "literal_error":
+        detail = f"must be {context['expected']}"
+    elif kind == "string_pattern_mismatch" and "128" in context.get("pattern", ""):
+        detail = "must be 1 to 128 characters without control characters, white space or / ? # %"
+    elif kind == "string_pattern_mismatch" and context.get("pattern") == r"^[A-Z]{3}$":
+        detail = "must be three capital letters (ISO 4217)"
+    elif kind == "string_pattern_mismatch":
+        detail = "must be a text without NUL characters"
+    elif kind in ("string_too_long", "string_too_short", "too_long", "too_short"):
+        what = "characters" if kind.startswith("string") else "items"
+        bound = f"most {context['max_length']}" if kind.endswith("long") else f"least {context['min_length']}"
+        detail = f"must have at {bound} {what}"
+    else:
+        detail = error["msg"]
+    subject = names[-1] if names else "the event"
+    pointer = "".join(f"/{name.replace('~', '~0').replace('/', '~1')}" for name in names)
+    return _CODES.get(kind, "invalid_value"), f"{subject} {detail}.", pointer
+
+
+def reject_invalid(items: Sequence[Any], error: ValidationError) -> list[Rejection]:
+    """One rejection for each item that failed, by the first of its errors."""
+    rejections: dict[int, Rejection] = {}
+    for problem in error.errors(include_url=False, include_input=False):
+        index = int(problem["loc"][0])
+        if index in rejections:
+            continue
+        item = items[index]
+        unreadable = getattr(item, "detail", None)
+        if unreadable is not None:
+            rejections[index] = Rejection(index, None, "malformed_event", unreadable, "")
+            continue
+        event_id = valid_id(item.get("id")) if isinstance(item, dict) else None
+        code, detail, pointer = explain({**problem, "loc": problem["loc"][1:]})
+        rejections[index] = Rejection(index, event_id, code, detail, pointer)
+    return list(rejections.values())

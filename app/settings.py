@@ -1,0 +1,55 @@
+"""Settings of the process, read once from the environment.
+
+Names begin with ``PERENNIAL_``, but for ``PORT`` and ``WEB_CONCURRENCY``, which hosting platforms set.
+Settings of a workspace (cut points, horizons, models) live in the database instead: see ``app.workspace_settings``.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What the operator of this process decides."""
+
+    model_config = SettingsConfigDict(env_prefix="PERENNIAL_", frozen=True)
+
+    database_url: str | None = Field(
+        default=None,
+        pattern=r"^postgres(ql)?://",
+        description="A `postgresql://` URL (PostgreSQL 15 or later). Unset: an embedded PostgreSQL 18 serves.",
+    )
+    data_dir: Path | None = Field(
+        default=None,
+        description="Folder of the embedded PostgreSQL. Unset: `./.data`, or `/var/lib/perennial` as root.",
+    )
+    bootstrap_key: SecretStr | None = Field(
+        default=None,
+        description="On an empty database: the key of the first workspace, `default`, with all scopes. "
+        "Unset on the embedded database: one is made and shown once on the terminal.",
+    )
+    currency: str = Field(
+        default="USD", pattern=r"^[A-Z]{3}$", description="Currency of the first workspace, `default` (ISO 4217)."
+    )
+    time_zone: str = Field(
+        default="UTC", description="Time zone of the first workspace, `default` (IANA name): it cuts the days."
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, validation_alias=AliasChoices("PORT", "port"), description="Port to listen on."
+    )
+    web_concurrency: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        validation_alias=AliasChoices("WEB_CONCURRENCY", "web_concurrency"),
+        description="Number of web processes.",
+    )
+    docs: bool = Field(default=False, description="Serve the interactive page `/docs`.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    pool_size: int = Field(default=10, ge=1, le=100, description="Database connections a web process may hold.")
+    max_body_bytes: int = Field(
+        default=10_000_000, ge=1_000, description="Largest request body, after decompression, in bytes."
+    )

@@ -1,0 +1,38 @@
+"""Connections to PostgreSQL."""
+
+from typing import Any
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+# asyncpg reads libpq's URLs itself, with all their options, so the URL needs no translation.
+_SERVER_SETTINGS = {
+    "application_name": "perennial",
+    "jit": "off",
+    "TimeZone": "UTC",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+
+
+def create_engine(database_url: str, *, pool_size: int = 10, statement_timeout_ms: int = 30_000) -> AsyncEngine:
+    """An engine for ``database_url``; ``statement_timeout_ms`` = 0 lets a statement run as long as it takes."""
+    settings = {**_SERVER_SETTINGS, "statement_timeout": str(statement_timeout_ms)}
+
+    async def connect() -> Any:
+        return await asyncpg.connect(database_url, server_settings=settings, timeout=10)
+
+    return create_async_engine(
+        "postgresql+asyncpg://", async_creator=connect, pool_size=pool_size, max_overflow=0, pool_timeout=10
+    )
+
+
+def autocommit(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool for reads: a statement is its own transaction, so a read is one round trip instead of three."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+async def driver_connection(connection: AsyncConnection) -> Any:
+    """The asyncpg connection below, for COPY."""
+    raw = await connection.get_raw_connection()
+    return raw.driver_connection

@@ -1,0 +1,96 @@
+"""Events: what was acknowledged, once and for ever."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.store.engine import driver_connection
+
+
+class EventRow(NamedTuple):
+    """One row of ``events``, in the order of its columns. Fields without a column are in ``data``, as JSON text."""
+
+    workspace_id: int
+    customer_id: str
+    event_id: str
+    type: str
+    occurred_at: datetime
+    received_at: datetime
+    fingerprint: bytes
+    local_day: date
+    order_id: str | None
+    amount: Decimal | None
+    currency: str | None
+    exchange_rate: Decimal | None
+    cost: Decimal | None
+    data: str | None
+
+
+async def find_events(
+    connection: AsyncConnection, workspace_id: int, customer_ids: Sequence[str], event_ids: Sequence[str]
+) -> dict[tuple[str, str], bytes]:
+    """Fingerprints of the events that are stored already, by (customer id, event id)."""
+    rows = await connection.execute(
+        text(
+            "SELECT customer_id, event_id, fingerprint FROM events"
+            " JOIN unnest(CAST(:customer_ids AS text[]), CAST(:event_ids AS text[]))"
+            " AS asked (customer_id, event_id) USING (customer_id, event_id)"
+            " WHERE workspace_id = :workspace_id"
+        ),
+        {"workspace_id": workspace_id, "customer_ids": customer_ids, "event_ids": event_ids},
+    )
+    return {(row.customer_id, row.event_id): row.fingerprint for row in rows}
+
+
+async def find_orders(
+    connection: AsyncConnection, workspace_id: int, customer_ids: Sequence[str], order_ids: Sequence[str]
+) -> dict[tuple[str, str], Row[Any]]:
+    """Fingerprint, currency and rate of the orders that are stored already, by (customer id, order id)."""
+    rows = await connection.execute(
+        text(
+            "SELECT customer_id, order_id, fingerprint, currency, exchange_rate FROM events"
+            " JOIN unnest(CAST(:customer_ids AS text[]), CAST(:order_ids AS text[]))"
+            " AS asked (customer_id, order_id) USING (customer_id, order_id)"
+            " WHERE workspace_id = :workspace_id AND type = 'order.placed'"
+        ),
+        {"workspace_id": workspace_id, "customer_ids": customer_ids, "order_ids": order_ids},
+    )
+    return {(row.customer_id, row.order_id): row for row in rows}
+
+
+async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow]) -> None:
+    """Store new events by COPY. The caller holds the customers' locks and has left out what is stored already."""
+    driver = await driver_connection(connection)
+    await driver.copy_records_to_table("events", records=rows, columns=EventRow._fields)
+
+
+async def list_customer_events(
+    connection: AsyncConnection,
+    workspace_id: int,
+    customer_id: str,
+    before: tuple[datetime, str] | None,
+    limit: int,
+) -> Sequence[Row[Any]]:
+    """A customer's events, newest first; ``before`` is the (occurred_at, event id) of the last one seen."""
+    occurred_at, event_id = before or (None, None)
+    return (
+        await connection.execute(
+            text(
+                "SELECT event_id, type, occurred_at, received_at, order_id, amount, currency, exchange_rate, cost,"
+                " CAST(data AS text) AS data FROM events"
+                " WHERE workspace_id = :workspace_id AND customer_id = :customer_id"
+                + (" AND (occurred_at, event_id) < (:occurred_at, :event_id)" if before else "")
+                + " ORDER BY occurred_at DESC, event_id DESC LIMIT :limit"
+            ),
+            {
+                "workspace_id": workspace_id,
+                "customer_id": customer_id,
+                "limit": limit,
+                **({"occurred_at": occurred_at, "event_id": event_id} if before else {}),
+            },
+        )
+    ).all()

@@ -1,0 +1,189 @@
+"""The figures of customers at a moment, by SQL: what ``app.analytics.summary.summarise`` defines, set-based.
+
+One text serves live scores, runs and the upkeep of ``customer_summary``, so that there is one definition in SQL.
+Money stays ``numeric`` and exact throughout.
+"""
+
+from sqlalchemy import text
+
+from app.analytics.summary import HALF_YEAR_DAYS, YEAR_DAYS
+from app.store.tables import ADJUSTING, PLACED
+
+LIFETIME_COLUMNS = (
+    "order_count",
+    "purchase_days",
+    "first_purchase_day",
+    "last_purchase_day",
+    "net_spend",
+    "net_cost",
+    "order_spend",
+    "first_day_spend",
+    "first_day_cost",
+)
+PERIOD_COLUMNS = (
+    "window_order_count",
+    "window_net_spend",
+    "year_order_count",
+    "year_purchase_days",
+    "year_net_spend",
+    "year_cost",
+    "prior_year_order_count",
+    "half_net_spend",
+    "prior_half_net_spend",
+)
+FIGURE_COLUMNS = LIFETIME_COLUMNS + PERIOD_COLUMNS
+
+
+def half_even(value: str) -> str:
+    """SQL that rounds an exact numeric to four decimals, ties to even (PostgreSQL's own round() takes them up)."""
+    scaled = f"(({value}) * 10000)"
+    return (
+        f"(CASE WHEN abs({scaled} - trunc({scaled})) = 0.5 THEN 2 * round({scaled} / 2) / 10000.0000"
+        f" ELSE round({value}, 4) END)"
+    )
+
+
+def half_even_ratio(numerator: str, denominator: str) -> str:
+    """SQL that rounds an exact ratio of positive numerics to four decimals, ties to even."""
+    scaled = f"(({numerator}) * 10000)"
+    quotient = f"div({scaled}, {denominator})"
+    twice_rest = f"2 * ({scaled} - {quotient} * ({denominator}))"
+    return (
+        f"(({quotient} + CASE WHEN {twice_rest} > ({denominator}) OR ({twice_rest} = ({denominator})"
+        f" AND mod({quotient}, 2) = 1) THEN 1 ELSE 0 END) / 10000.0000)"
+    )
+
+
+_RATE = "coalesce(placed.exchange_rate, 1)"
+_NET = f"""CASE
+    WHEN adjustment.refunded IS NULL AND placed.exchange_rate IS NULL THEN placed.amount
+    ELSE {half_even(f"(placed.amount - coalesce(adjustment.refunded, 0)) * {_RATE}")} END"""
+_COST = f"""CASE
+    WHEN placed.cost IS NULL THEN 0
+    WHEN adjustment.refunded IS NULL AND placed.exchange_rate IS NULL THEN placed.cost
+    WHEN adjustment.refunded IS NULL THEN {half_even(f"placed.cost * {_RATE}")}
+    ELSE {half_even_ratio(f"placed.cost * (placed.amount - adjustment.refunded) * {_RATE}", "placed.amount")} END"""
+
+
+def _days_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)", since: str = "") -> str:
+    """One row a customer and day on which something is booked: orders that count, their money, and credits.
+
+    A credit is a refund without order. ``customers`` and ``since`` are conditions on an events row; adjustments of an
+    order are looked for at all times up to ``until``.
+    """
+    known = f"workspace_id = :workspace_id AND {customers} AND occurred_at <= {until}"
+    return f"""
+    adjustment AS (
+        SELECT customer_id, order_id,
+               bool_or(type = 'order.cancelled') AS cancelled,
+               sum(amount) FILTER (WHERE type = 'order.refunded') AS refunded
+        FROM events
+        WHERE {known} AND {ADJUSTING} AND order_id IS NOT NULL
+        GROUP BY customer_id, order_id
+    ),
+    counted AS (
+        SELECT placed.customer_id, placed.local_day, {_NET} AS net, {_COST} AS cost
+        FROM (SELECT * FROM events WHERE {known} AND {PLACED}{since}) AS placed
+        LEFT JOIN adjustment USING (customer_id, order_id)
+        WHERE adjustment.cancelled IS NOT TRUE
+          AND NOT coalesce(adjustment.refunded >= placed.amount, false)
+    ),
+    booked AS (
+        SELECT customer_id, local_day, count(*) AS orders, sum(net) AS net, sum(cost) AS cost, 0::numeric AS credit
+        FROM counted
+        GROUP BY customer_id, local_day
+        UNION ALL
+        SELECT customer_id, local_day, 0, 0, 0, sum({half_even("amount * coalesce(exchange_rate, 1)")})
+        FROM events
+        WHERE {known} AND {ADJUSTING} AND type = 'order.refunded' AND order_id IS NULL{since}
+        GROUP BY customer_id, local_day
+    )"""
+
+
+_LIFETIME = """
+    sum(orders)::bigint AS order_count,
+    count(*) FILTER (WHERE orders > 0) AS purchase_days,
+    min(local_day) FILTER (WHERE orders > 0) AS first_purchase_day,
+    max(local_day) FILTER (WHERE orders > 0) AS last_purchase_day,
+    sum(net - credit) AS net_spend,
+    sum(cost) AS net_cost,
+    sum(net) AS order_spend,
+    coalesce(sum(net) FILTER (WHERE local_day = first_order_day), 0) AS first_day_spend,
+    coalesce(sum(cost) FILTER (WHERE local_day = first_order_day), 0) AS first_day_cost"""
+
+
+_DAY = "CAST(:as_of_day AS date)"
+
+
+def _within(days: str, before: str = "0") -> str:
+    return f"local_day > {_DAY} - ({days} + {before}) AND local_day <= {_DAY} - {before}"
+
+
+_WINDOW = f"(CAST(:window_days AS int) IS NULL OR local_day > {_DAY} - CAST(:window_days AS int))"
+_YEAR = _within(str(YEAR_DAYS))
+_PERIODS = f"""
+    coalesce(sum(orders) FILTER (WHERE {_WINDOW}), 0)::bigint AS window_order_count,
+    coalesce(sum(net - credit) FILTER (WHERE {_WINDOW}), 0) AS window_net_spend,
+    coalesce(sum(orders) FILTER (WHERE {_YEAR}), 0)::bigint AS year_order_count,
+    count(*) FILTER (WHERE orders > 0 AND {_YEAR}) AS year_purchase_days,
+    coalesce(sum(net - credit) FILTER (WHERE {_YEAR}), 0) AS year_net_spend,
+    coalesce(sum(cost) FILTER (WHERE {_YEAR}), 0) AS year_cost,
+    coalesce(sum(orders) FILTER (WHERE {_within(str(YEAR_DAYS), str(YEAR_DAYS))}), 0)::bigint
+        AS prior_year_order_count,
+    coalesce(sum(net - credit) FILTER (WHERE {_within(str(HALF_YEAR_DAYS))}), 0) AS half_net_spend,
+    coalesce(sum(net - credit) FILTER (WHERE {_within(str(HALF_YEAR_DAYS), str(HALF_YEAR_DAYS))}), 0)
+        AS prior_half_net_spend"""
+
+_ONE_OF = "customer_id = ANY(CAST(:customer_ids AS text[]))"
+_FIRST_DAY = "SELECT *, min(local_day) FILTER (WHERE orders > 0) OVER (PARTITION BY customer_id) AS first_order_day"
+
+FIGURES_OF_CUSTOMERS = text(f"""
+WITH {_days_sql(_ONE_OF)}
+SELECT customer_id, {_LIFETIME}, {_PERIODS}
+FROM ({_FIRST_DAY} FROM booked) AS days
+GROUP BY customer_id
+""")
+"""Every figure of the given customers from their events. Customers with nothing booked have no row."""
+
+FIGURES_OF_CUSTOMER_RANGE = text(f"""
+WITH {_days_sql("customer_id > :after AND customer_id <= :until")}
+SELECT customer_id, {_LIFETIME}, {_PERIODS}
+FROM ({_FIRST_DAY} FROM booked) AS days
+GROUP BY customer_id
+""")
+"""The same for the customers of a range of ids."""
+
+LIVE_FIGURES = text(f"""
+WITH {_days_sql(_ONE_OF, since=" AND occurred_at > CAST(:since AS timestamptz)")},
+periods AS (SELECT customer_id, {_PERIODS} FROM booked GROUP BY customer_id)
+SELECT summary.customer_id, summary.latest_order_event_at,
+       {", ".join(f"summary.{column}" for column in LIFETIME_COLUMNS)},
+       {", ".join(f"periods.{column}" for column in PERIOD_COLUMNS)}
+FROM customer_summary AS summary
+LEFT JOIN periods USING (customer_id)
+WHERE summary.workspace_id = :workspace_id AND summary.customer_id = ANY(CAST(:customer_ids AS text[]))
+""")
+"""The summary's lifetime figures beside the periods' figures from the orders since ``since`` alone.
+
+True where ``as_of`` is not before the summary's ``latest_order_event_at``. With ``window_days`` null, the window's
+figures are the lifetime's and the caller puts them there.
+"""
+
+RECOMPUTE_SUMMARIES = text(f"""
+WITH {_days_sql(_ONE_OF, until="'infinity'")},
+figures AS (
+    SELECT customer_id, {_LIFETIME}
+    FROM ({_FIRST_DAY} FROM booked) AS days
+    GROUP BY customer_id
+)
+UPDATE customer_summary AS summary
+SET ({", ".join(LIFETIME_COLUMNS)}) = (
+    coalesce(figures.order_count, 0), coalesce(figures.purchase_days, 0),
+    figures.first_purchase_day, figures.last_purchase_day,
+    {", ".join(f"coalesce(figures.{column}, 0)" for column in LIFETIME_COLUMNS[4:])}
+)
+FROM unnest(CAST(:customer_ids AS text[])) AS target (customer_id)
+LEFT JOIN figures USING (customer_id)
+WHERE summary.workspace_id = :workspace_id AND summary.customer_id = target.customer_id
+""")
+"""Bring the lifetime figures of the given customers up to date from all their orders."""

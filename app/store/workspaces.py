@@ -1,0 +1,117 @@
+"""Workspaces and their keys."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The tenant. ``id`` keys every row and never leaves the service; ``name`` is the id that callers know."""
+
+    id: int
+    name: str
+    currency: str
+    time_zone: ZoneInfo
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHolder:
+    """Whoever presents a key: its workspace and what it may do."""
+
+    key_id: str
+    workspace: Workspace
+    scopes: frozenset[str]
+
+
+async def find_key_holder(connection: AsyncConnection, key_hash: bytes) -> KeyHolder | None:
+    row = (
+        await connection.execute(
+            text(
+                "SELECT k.id AS key_id, k.scopes, w.id, w.name, w.currency, w.time_zone"
+                " FROM api_keys AS k JOIN workspaces AS w ON w.id = k.workspace_id"
+                " WHERE k.key_hash = :key_hash AND k.revoked_at IS NULL"
+            ),
+            {"key_hash": key_hash},
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    workspace = Workspace(row.id, row.name, row.currency, ZoneInfo(row.time_zone))
+    return KeyHolder(row.key_id, workspace, frozenset(row.scopes))
+
+
+async def any_workspace(connection: AsyncConnection) -> bool:
+    return bool((await connection.execute(text("SELECT EXISTS (SELECT FROM workspaces)"))).scalar_one())
+
+
+async def insert_workspace(
+    connection: AsyncConnection, name: str, currency: str, time_zone: str, created_at: datetime
+) -> int | None:
+    """The new workspace's number, or None where the name is taken."""
+    return (
+        await connection.execute(
+            text(
+                "INSERT INTO workspaces (name, currency, time_zone, created_at)"
+                " VALUES (:name, :currency, :time_zone, :created_at)"
+                " ON CONFLICT (name) DO NOTHING RETURNING id"
+            ),
+            {"name": name, "currency": currency, "time_zone": time_zone, "created_at": created_at},
+        )
+    ).scalar_one_or_none()
+
+
+async def insert_key(
+    connection: AsyncConnection,
+    workspace_id: int,
+    key_id: str,
+    key_hash: bytes,
+    scopes: Sequence[str],
+    created_at: datetime,
+) -> None:
+    await connection.execute(
+        text(
+            "INSERT INTO api_keys (id, workspace_id, key_hash, scopes, created_at)"
+            " VALUES (:id, :workspace_id, :key_hash, :scopes, :created_at)"
+        ),
+        {
+            "id": key_id,
+            "workspace_id": workspace_id,
+            "key_hash": key_hash,
+            "scopes": list(scopes),
+            "created_at": created_at,
+        },
+    )
+
+
+async def list_keys(
+    connection: AsyncConnection, workspace_id: int, after: str | None, limit: int
+) -> Sequence[Row[Any]]:
+    return (
+        await connection.execute(
+            text(
+                "SELECT id, scopes, created_at FROM api_keys"
+                " WHERE workspace_id = :workspace_id AND revoked_at IS NULL"
+                " AND (CAST(:after AS text) IS NULL OR id > :after)"
+                " ORDER BY id LIMIT :limit"
+            ),
+            {"workspace_id": workspace_id, "after": after, "limit": limit},
+        )
+    ).all()
+
+
+async def revoke_key(connection: AsyncConnection, workspace_id: int, key_id: str, revoked_at: datetime) -> bool:
+    """Whether there was such a key to revoke."""
+    result = await connection.execute(
+        text(
+            "UPDATE api_keys SET revoked_at = :revoked_at"
+            " WHERE workspace_id = :workspace_id AND id = :id AND revoked_at IS NULL RETURNING id"
+        ),
+        {"workspace_id": workspace_id, "id": key_id, "revoked_at": revoked_at},
+    )
+    return result.first() is not None

@@ -1,0 +1,119 @@
+"""A migrated PostgreSQL for every test session, and workspaces of their own for tests that write."""
+
+import asyncio
+import itertools
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import embedded, workspaces
+from app.main import create_app
+from app.migrate import migrate
+from app.settings import Settings
+from app.store.workspaces import Workspace
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """An embedded server of the session's own, migrated."""
+    with embedded.temporary_server() as server:
+        asyncio.run(migrate(server.url))
+        yield server.url
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    return Settings(database_url=database_url)
+
+
+@pytest_asyncio.fixture
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    application = create_app(settings)
+    async with application.router.lifespan_context(application):
+        yield application
+
+
+@pytest.fixture
+def engine(app: FastAPI) -> AsyncEngine:
+    found: AsyncEngine = app.state.engine
+    return found
+
+
+@dataclass(frozen=True)
+class Client:
+    """A caller with a workspace of its own."""
+
+    http: httpx.AsyncClient
+    workspace: Workspace
+    key: str
+
+    async def record(self, *events: dict[str, Any]) -> dict[str, Any]:
+        """Record events and answer the receipt."""
+        response = await self.http.post("/v1/events", json={"events": list(events)})
+        assert response.status_code == 200, response.text
+        receipt: dict[str, Any] = response.json()
+        return receipt
+
+    async def get(self, path: str, **query: Any) -> dict[str, Any]:
+        response = await self.http.get(path, params=query)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+async def make_client(app: FastAPI, *, currency: str = "USD", time_zone: str = "UTC") -> Client:
+    engine: AsyncEngine = app.state.engine
+    name = f"w{os.getpid()}-{next(_numbers)}"
+    new = await workspaces.create_workspace(engine, name, currency, time_zone, workspaces.SCOPES)
+    holder = await workspaces.authenticate(engine, new.key)
+    assert holder is not None
+    http = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://perennial.test",
+        headers={"Authorization": f"Bearer {new.key}"},
+    )
+    return Client(http, holder.workspace, new.key)
+
+
+@pytest_asyncio.fixture
+async def client(app: FastAPI) -> AsyncIterator[Client]:
+    made = await make_client(app)
+    async with made.http:
+        yield made
+
+
+def event(
+    type: str, customer_id: str = "c-1", occurred_at: str = "2025-01-03T10:00:00Z", id: str | None = None, **data: Any
+) -> dict[str, Any]:
+    """An event as a client sends it, with an id of its own unless given."""
+    return {
+        "id": id or f"e-{next(_numbers)}",
+        "type": type,
+        "customer_id": customer_id,
+        "occurred_at": occurred_at,
+        "data": data,
+    }
+
+
+def order(
+    order_id: str, amount: str = "10.00", occurred_at: str = "2025-01-03T10:00:00Z", **rest: Any
+) -> dict[str, Any]:
+    """An order in the workspace's currency."""
+    customer_id = rest.pop("customer_id", "c-1")
+    event_id = rest.pop("id", None)
+    data = {"order_id": order_id, "amount": amount, "currency": "USD", **rest}
+    return event("order.placed", customer_id, occurred_at, event_id, **data)
+
+
+def ndjson(*events: dict[str, Any]) -> bytes:
+    return "\n".join(json.dumps(one) for one in events).encode()
