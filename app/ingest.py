@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -185,7 +185,7 @@ def _row(workspace: Workspace, event: Event, received_at: datetime) -> EventRow:
         event.occurred_at,
         received_at,
         fingerprint,
-        local_day(event.occurred_at, workspace),
+        workspace.local_day(event.occurred_at),
         order_id,
         amount,
         currency,
@@ -193,11 +193,6 @@ def _row(workspace: Workspace, event: Event, received_at: datetime) -> EventRow:
         getattr(data, "cost", None),
         None if rest == "{}" else rest,
     )
-
-
-def local_day(moment: datetime, workspace: Workspace) -> date:
-    """The calendar day of a moment in the workspace's time zone."""
-    return moment.astimezone(workspace.time_zone).date()
 
 
 async def record_candidates(

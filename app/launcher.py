@@ -31,6 +31,9 @@ BIND_PATIENCE = 2.0
 WEB_PATIENCE = 15.0
 WORKER_PATIENCE = 15.0
 POSTGRES_PATIENCE = 60.0
+BRING_UP_PATIENCE = 5.0
+# After a second request to end.
+HASTY_PATIENCE = 0.5
 DATABASE_RETRY_INTERVAL = 2.0
 
 
@@ -125,6 +128,7 @@ async def _serve(
             Child("PostgreSQL", server.process, POSTGRES_PATIENCE, polite=signal.SIGINT, hard=signal.SIGQUIT)
         )
     children += [_spawn_web(database_url, listener) for _ in range(settings.web_concurrency)]
+    listener.close()  # Theirs from now on: once they end, connections are refused and not kept waiting.
     bring_up = asyncio.create_task(_bring_up(settings, database_url, server, address, children))
     try:
         while not stop.is_set():
@@ -141,6 +145,7 @@ async def _serve(
         return 0
     finally:
         bring_up.cancel()
+        await asyncio.wait([bring_up], timeout=BRING_UP_PATIENCE)
         for name in ("web", "worker", "PostgreSQL"):
             await _end([child for child in children if child.name == name], hasten)
 
@@ -164,19 +169,30 @@ async def _bring_up(
     children: list[Child],
 ) -> None:
     """Bring the database up to date and start the worker, while the web processes already tell of their health."""
-    from app.migrate import bootstrap, migrate  # Imported only now: its imports overlap with the web processes' own.
+    from app.migrate import migrate  # Imported only now: its imports overlap with the web processes' own.
 
     await _wait_for_database(database_url)
     await migrate(database_url)
-    key = settings.bootstrap_key
-    if server is not None or key is not None:
-        given = key.get_secret_value() if key else None
-        made = await bootstrap(database_url, given, settings.currency, settings.time_zone)
-        if made is not None and given is None:
-            print(f"The key of the first workspace, shown this once: {made}", flush=True)
+    if server is not None or settings.bootstrap_key is not None:
+        # Not to be cut short: a key that is made but not shown would lock its owner out.
+        first_key = asyncio.create_task(_bootstrap(settings, database_url))
+        try:
+            await asyncio.shield(first_key)
+        except asyncio.CancelledError:
+            await first_key
+            raise
     children.append(_spawn_worker(database_url))
     await _wait_until_ready(address)
     print(f"Perennial serves on {address}", flush=True)
+
+
+async def _bootstrap(settings: Settings, database_url: str) -> None:
+    from app.migrate import bootstrap
+
+    given = settings.bootstrap_key.get_secret_value() if settings.bootstrap_key else None
+    made = await bootstrap(database_url, given, settings.currency, settings.time_zone)
+    if made is not None and given is None:
+        print(f"The key of the first workspace, shown this once: {made}", flush=True)
 
 
 def _spawn_web(database_url: str, listener: socket.socket) -> Child:
@@ -252,8 +268,11 @@ async def _end(children: Sequence[Child], hasten: asyncio.Event) -> None:
     for child in children:
         child.process.send_signal(child.polite)
     for child in children:
-        deadline = time.monotonic() + child.patience
-        while child.process.poll() is None and time.monotonic() < deadline and not hasten.is_set():  # noqa: ASYNC110
+        begin = time.monotonic()
+        while child.process.poll() is None:
+            patience = min(child.patience, HASTY_PATIENCE) if hasten.is_set() else child.patience
+            if time.monotonic() - begin > patience:
+                break
             await asyncio.sleep(POLL_INTERVAL / 2)
         if child.process.poll() is None:
             child.process.send_signal(child.hard)

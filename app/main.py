@@ -10,7 +10,8 @@ from fastapi.routing import APIRoute
 from app.api import problems
 from app.api.middleware import RequestMiddleware
 from app.api.openapi import customise_openapi
-from app.api.routes import customers, events, health, workspaces
+from app.api.routes import customers, events, health, runs, values, workspaces
+from app.live import Fits
 from app.migrate import head_revision
 from app.settings import Settings
 from app.store.engine import create_engine
@@ -48,11 +49,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.schema_revision = head_revision()
+    app.state.fits = Fits()
     # The document can be made without a database; every request that needs one finds the engine here.
     app.state.engine = (
         create_engine(settings.database_url, pool_size=settings.pool_size) if settings.database_url else None
     )
-    for module in (health, events, customers, workspaces):
+    for module in (health, events, customers, values, runs, workspaces):
         app.include_router(module.router)
     problems.install(app)
     customise_openapi(app)

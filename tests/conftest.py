@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
@@ -21,6 +22,21 @@ from app.settings import Settings
 from app.store.workspaces import Workspace
 
 _numbers = itertools.count()
+
+# The same examples at every run, so that a red test stays red; `thorough` looks further, for an hour of doubt.
+_EVERY_PROFILE: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    # Fixtures are shared by the examples of a test: each example makes a workspace of its own.
+    "suppress_health_check": [
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.data_too_large,
+    ],
+}
+hypothesis.settings.register_profile("quick", derandomize=True, max_examples=60, **_EVERY_PROFILE)
+hypothesis.settings.register_profile("thorough", max_examples=2_000, **_EVERY_PROFILE)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture(scope="session")
@@ -71,18 +87,23 @@ class Client:
         return answer
 
 
-async def make_client(app: FastAPI, *, currency: str = "USD", time_zone: str = "UTC") -> Client:
-    engine: AsyncEngine = app.state.engine
+async def make_workspace(engine: AsyncEngine, currency: str = "USD", time_zone: str = "UTC") -> tuple[Workspace, str]:
+    """A workspace of the test's own, and a key of it that has all scopes."""
     name = f"w{os.getpid()}-{next(_numbers)}"
     new = await workspaces.create_workspace(engine, name, currency, time_zone, workspaces.SCOPES)
     holder = await workspaces.authenticate(engine, new.key)
     assert holder is not None
+    return holder.workspace, new.key
+
+
+async def make_client(app: FastAPI, *, currency: str = "USD", time_zone: str = "UTC") -> Client:
+    workspace, key = await make_workspace(app.state.engine, currency, time_zone)
     http = httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
         base_url="http://perennial.test",
-        headers={"Authorization": f"Bearer {new.key}"},
+        headers={"Authorization": f"Bearer {key}"},
     )
-    return Client(http, holder.workspace, new.key)
+    return Client(http, workspace, key)
 
 
 @pytest_asyncio.fixture

@@ -13,11 +13,11 @@ Batislam, Denizel and Filiztekin (2007), Empirical validation and comparison of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, betaln, digamma, expit, gammaln, polygamma
 
 from app.analytics.fit import (
@@ -43,30 +43,33 @@ BoolArray = NDArray[np.bool_]
 
 
 def fit(
-    model: str, frequency: FloatArray, recency_days: FloatArray, T_days: FloatArray, *, first_may_leave: bool
+    model: str, frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike, *, first_may_leave: bool
 ) -> FittedModel:
     """Fit by maximum likelihood; see `bgnbd.fit` and `mbgnbd.fit`."""
     x, t_x, T = check_customers(frequency, recency_days, T_days)
     require_enough(x, t_x, T)
     mean_T = float(T.mean())
-    starts = [(0.5, mean_T / 3, 0.8, 2.5), (1.0, mean_T, 1.0, 1.0), (0.2, mean_T / 10, 0.5, 5.0), (3.0, mean_T, 0.2, 3.0)]
+    starts: list[Sequence[float] | FloatArray] = [
+        (0.5, mean_T / 3, 0.8, 2.5),
+        (1.0, mean_T, 1.0, 1.0),
+        (0.2, mean_T / 10, 0.5, 5.0),
+        (3.0, mean_T, 0.2, 3.0),
+    ]
     if x.size > WARM_START_ROWS:
         # Any subset gives a start so near that two or three steps over all customers remain.
         every = x.size // WARM_START_CUSTOMERS
         few = group_customers(x[::every], t_x[::every], T[::every])
         try:
-            start = maximise(lambda theta: _objective(theta, few, first_may_leave), starts[0], 1e-6).theta
-            starts.insert(0, tuple(float(value) for value in start))
+            start = maximise(lambda theta: _objective(theta, few, first_may_leave), starts[0], NAMES, 1e-6).theta
+            starts.insert(0, start)
         except NotConverged:
             pass
     groups = group_customers(x, t_x, T)
-    maximum = maximise_from(lambda theta: _objective(theta, groups, first_may_leave), starts)
+    maximum = maximise_from(lambda theta: _objective(theta, groups, first_may_leave), starts, NAMES)
     return fitted_model(model, NAMES, maximum, groups.customers)
 
 
-def _objective(
-    theta: FloatArray, groups: Groups, first_may_leave: bool
-) -> tuple[float, FloatArray, FloatArray]:
+def _objective(theta: FloatArray, groups: Groups, first_may_leave: bool) -> tuple[float, FloatArray, FloatArray]:
     """Return the mean log-likelihood with its gradient and Hessian in (r, alpha, a, b)."""
     r, alpha, a, b = (float(value) for value in theta)
     shift = 1.0 if first_may_leave else 0.0
@@ -96,9 +99,7 @@ def _objective(
     return value / groups.customers, gradient / groups.customers, hessian / groups.customers
 
 
-def _watched(
-    groups: Groups, part: slice, r: float, alpha: float, gradient: FloatArray, hessian: FloatArray
-) -> float:
+def _watched(groups: Groups, part: slice, r: float, alpha: float, gradient: FloatArray, hessian: FloatArray) -> float:
     """Add sum of -(r + x) log(alpha + T) with its derivatives; return its value."""
     weight = groups.weight[part]
     until = alpha + groups.T[part]
@@ -179,7 +180,8 @@ def _log_odds_gone(
     repeated = x > 0
     # A customer without a repeat purchase has had no occasion to leave: odds of zero.
     gap += np.log(a / np.where(repeated, b + x - 1, 1.0))
-    return np.where(repeated, gap, -np.inf)
+    result: FloatArray = np.where(repeated, gap, -np.inf)
+    return result
 
 
 def p_alive(
@@ -322,4 +324,5 @@ def log_pmf_if_alive(
     with np.errstate(divide="ignore"):
         reached = np.log(betainc(np.maximum(count, 1.0), shape, odds / (1 + odds)))
         left = betaln(a + 1, stays + np.maximum(count, 1.0) - 1) - normal + reached
-    return np.where(count > 0, np.logaddexp(stayed, left), stayed)
+    result: FloatArray = np.where(count > 0, np.logaddexp(stayed, left), stayed)
+    return result

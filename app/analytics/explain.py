@@ -147,12 +147,12 @@ def explain_abc(fit: AbcFit, *, net_spend_units: int, has_order: bool, customer_
         if boundary is None:
             continue
         # At equal spend, the customer whose id comes after the boundary's stands behind it.
-        needed = boundary.net_spend_units + (customer_id > boundary.customer_id)
-        if net_spend_units >= needed:
+        missing = boundary.net_spend_units + (customer_id > boundary.customer_id) - net_spend_units
+        if missing <= 0:
             grade = name
-        else:
-            next_grade, distance = name, needed - net_spend_units
-            break
+        # The same spend may pass both boundaries, where they are equal but for the ids.
+        elif distance is None or missing == distance:
+            next_grade, distance = name, missing
     return AbcExplanation(net_spend_units, grade, fit.last_a, fit.last_b, next_grade, distance)
 
 
@@ -247,7 +247,7 @@ def explain_lifecycle(
     stage: int,
     churn_state: int,
     days_since_last_order: int | None,
-    T_days: int | None,  # noqa: N803 - the papers' letter
+    T_days: int | None,
     year_purchase_days: int,
     half_net_spend: float,
     prior_half_net_spend: float,
@@ -327,7 +327,7 @@ def _explain_pairs(
     return ScoreExplanation(order_count, 1 + below, cuts, next_score, target - order_count)
 
 
-def _stage_reason(stage: int, churn_state: int, T_days: int | None, limits: LifecycleLimits) -> str:  # noqa: N803
+def _stage_reason(stage: int, churn_state: int, T_days: int | None, limits: LifecycleLimits) -> str:
     if stage == DECLINE:
         return "spend_fell" if churn_state == ACTIVE else "churn_state"
     if stage == EXPLORATION:

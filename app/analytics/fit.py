@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+IntArray = NDArray[np.signedinteger[Any]]
 
 MINIMUM_CUSTOMERS = 50
 """Fewer customers than this say nothing about how customers differ: four parameters of two distributions are asked."""
@@ -134,13 +134,11 @@ def check_customers(
         For other shapes, values that are not finite, negative counts or times, counts that are not whole, a recency
         beyond T, or a recency without a repeat purchase.
     """
-    x, t_x, T = (
-        np.atleast_1d(np.asarray(values, dtype=np.float64)) for values in (frequency, recency_days, T_days)
-    )
+    x, t_x, T = (np.atleast_1d(np.asarray(values, dtype=np.float64)) for values in (frequency, recency_days, T_days))
     if x.ndim != 1 or x.shape != t_x.shape or x.shape != T.shape:
         raise ValueError("frequency, recency_days and T_days must be one-dimensional and of equal length")
     # One pass each: a NaN fails every comparison, and T finite bounds recency.
-    if not ((x >= 0).all() and (t_x >= 0).all() and (t_x <= T).all() and (T < np.inf).all() and (x < np.inf).all()):
+    if not ((x >= 0).all() and (t_x >= 0).all() and (t_x <= T).all() and (np.inf > T).all() and (x < np.inf).all()):
         raise ValueError("need finite values with frequency >= 0 and 0 <= recency_days <= T_days")
     if (x != np.floor(x)).any():
         raise ValueError("frequency counts purchase days and must be whole")
@@ -169,7 +167,9 @@ def require_enough(frequency: FloatArray, recency_days: FloatArray, T_days: Floa
         raise TooLittleData("all_alike", "All customers have the same purchase history.")
 
 
-def maximise(objective: Objective, start: Sequence[float] | FloatArray, tolerance: float = 1e-13) -> Maximum:
+def maximise(
+    objective: Objective, start: Sequence[float] | FloatArray, names: Sequence[str], tolerance: float = 1e-13
+) -> Maximum:
     """Maximise a mean log-likelihood over positive parameters by damped Newton steps in their logarithms.
 
     Parameters
@@ -178,6 +178,8 @@ def maximise(objective: Objective, start: Sequence[float] | FloatArray, toleranc
         See `Objective`.
     start : sequence of float, shape (k,)
         Positive starting parameters.
+    names : sequence of str
+        Names of the parameters, for a refusal.
     tolerance : float
         Take the last step when its expected gain falls below this.
 
@@ -203,13 +205,14 @@ def maximise(objective: Objective, start: Sequence[float] | FloatArray, toleranc
                 raise NotConverged("flat_likelihood", "The likelihood is flat in some direction of its parameters.")
             # Newton's error squares with each step: the last one needs no other look at the data.
             return Maximum(np.exp(log_theta + direction), value + gain, natural_hessian, steps + 1)
-        room = np.where(direction > 0, upper - log_theta, lower - log_theta) / np.where(direction == 0, 1e-300, direction)
+        # How much of the step the bounds leave room for.
+        bound = np.where(direction > 0, upper, lower)
+        room = np.abs(bound - log_theta) / np.maximum(np.abs(direction), 1e-300)
         if room.min() < 1e-3:
             worst = int(np.argmin(room))
             raise NotConverged(
                 "parameters_ran_off",
-                f"Parameter {worst + 1} ran off to {np.exp(log_theta[worst]):.3g}: the likelihood has no maximum inside "
-                "the family.",
+                f"Parameter {names[worst]} ran off to {np.exp(log_theta[worst]):.3g}: no member of the family is best.",
             )
         scale = min(1.0, 2.0 / length, float(room.min()))
         while True:
@@ -233,16 +236,16 @@ def _in_logarithms(objective: Objective, log_theta: FloatArray) -> tuple[float, 
     return value, slope, hessian * np.outer(theta, theta) + np.diag(slope), hessian
 
 
-def maximise_from(objective: Objective, starts: Sequence[Sequence[float] | FloatArray]) -> Maximum:
+def maximise_from(
+    objective: Objective, starts: Sequence[Sequence[float] | FloatArray], names: Sequence[str]
+) -> Maximum:
     """Maximise from each start in turn and return the first maximum; raise the last refusal if none converges."""
-    refusal: NotConverged | None = None
-    for start in starts:
+    for start in starts[:-1]:
         try:
-            return maximise(objective, start)
-        except NotConverged as error:
-            refusal = error
-    assert refusal is not None
-    raise refusal
+            return maximise(objective, start, names)
+        except NotConverged:
+            continue
+    return maximise(objective, starts[-1], names)
 
 
 def fitted_model(model: str, names: Sequence[str], maximum: Maximum, customers: int, **fixed: float) -> FittedModel:

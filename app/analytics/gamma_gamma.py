@@ -4,7 +4,7 @@ Fader, Hardie and Lee (2005), RFM and CLV: Using Iso-Value Curves for Customer B
 Research 42(4); Fader and Hardie (2013), The Gamma-Gamma Model of Monetary Value. Spend of a customer varies as
 Gamma(p, nu) around a mean p / nu, nu differs between customers as Gamma(q, v), and neither has to do with how often
 they buy. The last assumption is checked: where it fails, or the model has no finite mean, the credibility-weighted mean
-of Buehlmann and Straub (1970) takes its place, which assumes no distribution at all.
+of Bühlmann and Straub (1970) takes its place, which assumes no distribution at all.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import digamma, gammaln, polygamma
+from scipy.optimize import nnls
+from scipy.special import betainc, digamma, gammainc, gammaln, polygamma
 from scipy.stats import rankdata
 
 from app.analytics.fit import (
     MINIMUM_REPEATERS,
     FittedModel,
     FloatArray,
+    Maximum,
     NotConverged,
     TooLittleData,
     fitted_model,
@@ -33,7 +35,11 @@ NAMES = ("p", "q", "v")
 
 INDEPENDENCE_LIMIT = 0.3
 """Largest rank correlation of frequency and mean spend among repeaters (either sign) that still counts as none. At 0.3
-less than a tenth of the variance of ranks is shared; CDNOW, for which the model was made, has about 0.1."""
+less than a tenth of the variance of ranks is shared; CDNOW, which the model was made for, has 0.21."""
+
+
+ZERO_SPEND_LIMIT = 0.1
+"""Largest share of repeaters whose purchases were all free; Gamma-Gamma gives such a mean no likelihood."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +51,15 @@ class FittedSpend:
     method : str
         `gamma_gamma` or `mean`.
     reason : str or None
-        Why it is not Gamma-Gamma: `too_few_repeaters`, `frequency_correlates`, `no_finite_mean`, `not_converged`.
+        Why it is not Gamma-Gamma: `too_few_repeaters`, `frequency_correlates`, `zero_spend`,
+        `no_finite_mean`, `not_converged`.
     correlation : float or None
         Spearman's rank correlation of frequency and mean spend among repeaters; None where it is not defined.
     mean : float
         Mean value of a purchase in the population, used where a customer has no repeat purchase.
     within, between : float
-        Variance of single purchases around their customer's mean, and of customers' means, both relative to `mean`
-        squared.
+        For `mean` (else 0): variance of single purchases around their customer's mean, and of customers' means, both
+        relative to `mean` squared.
     gamma_gamma : FittedModel or None
         The fitted p, q, v.
     """
@@ -117,22 +124,188 @@ def fit_gamma_gamma(frequency: ArrayLike, monetary_value: ArrayLike) -> FittedMo
         raise TooLittleData(
             "too_few_repeaters", f"{x.size} customers with repeat spend; at least {MINIMUM_REPEATERS} are needed."
         )
-    # Amounts may be in any currency: in units of their mean, v has the size of q and the start below fits all.
+    # Amounts may be in any currency: in units of their mean, one start fits all.
     unit = float(mean.mean())
-    scaled = mean / unit
+    total = x * (mean / unit)
     x_values, x_index = distinct(x)
     weights = np.bincount(x_index, minlength=len(x_values)).astype(np.float64)
-    log_scaled = float(x @ np.log(scaled) - np.log(scaled).sum() / 1.0) if False else 0.0
-    total = x * scaled
-    log_terms = (float(x @ np.log(total)), float(np.log(scaled).sum()))
-    del log_scaled
+    logs = (float(x @ np.log(total)), float(np.log(mean / unit).sum()))
 
     def objective(theta: FloatArray) -> tuple[float, FloatArray, FloatArray]:
-        return _gamma_gamma_objective(theta, x, total, x_values, weights, log_terms)
+        return _objective(theta, x, total, logs, x_values, weights)
 
-    maximum = maximise_from(objective, [(5.0, 4.0, 3.0), (1.0, 2.0, 2.0), (50.0, 3.0, 0.1), (0.5, 10.0, 20.0)])
-    maximum.theta[2] *= unit
-    maximum.hessian[2, :] /= unit
-    maximum.hessian[:, 2] /= unit
-    fitted = fitted_model("gamma_gamma", NAMES, maximum, int(x.size))
-    return FittedModel(**{**fitted.__dict__, "log_likelihood": fitted.log_likelihood - x.size * float(np.log(unit))})
+    starts = [(5.0, 4.0, 1.0), (1.0, 2.0, 2.0), (50.0, 3.0, 0.1), (0.5, 10.0, 20.0)]
+    maximum = maximise_from(objective, starts, NAMES)
+    # Back from units of the mean: v scales as the amounts do, the density of a mean as their inverse.
+    scale = np.array([1.0, 1.0, unit])
+    maximum = Maximum(
+        theta=maximum.theta * scale,
+        value=maximum.value - float(np.log(unit)),
+        hessian=maximum.hessian / np.outer(scale, scale),
+        steps=maximum.steps,
+    )
+    return fitted_model("gamma_gamma", NAMES, maximum, int(x.size))
+
+
+def _objective(
+    theta: FloatArray,
+    x: FloatArray,
+    total: FloatArray,
+    logs: tuple[float, float],
+    x_values: FloatArray,
+    weights: FloatArray,
+) -> tuple[float, FloatArray, FloatArray]:
+    """Return the mean log-likelihood with its gradient and Hessian in (p, q, v)."""
+    p, q, v = (float(value) for value in theta)
+    n = float(x.size)
+    shape = p * x_values + q
+    log_sum = np.log(v + total)
+    inverse = 1 / (v + total)
+    weighted = x_values * weights
+    value = float(weights @ (gammaln(shape) - gammaln(p * x_values))) + n * float(q * np.log(v) - gammaln(q))
+    value += p * logs[0] - logs[1] - float(p * (x @ log_sum) + q * log_sum.sum())
+    gradient = np.array(
+        [
+            weighted @ (digamma(shape) - digamma(p * x_values)) + logs[0] - x @ log_sum,
+            weights @ digamma(shape) + n * (np.log(v) - digamma(q)) - log_sum.sum(),
+            n * q / v - p * (x @ inverse) - q * inverse.sum(),
+        ]
+    )
+    bend = polygamma(1, shape)
+    pq, pv, qv = weighted @ bend, -(x @ inverse), n / v - inverse.sum()
+    hessian = np.array(
+        [
+            [(weighted * x_values) @ (bend - polygamma(1, p * x_values)), pq, pv],
+            [pq, weights @ bend - n * polygamma(1, q), qv],
+            [pv, qv, -n * q / v**2 + (p * x + q) @ (inverse * inverse)],
+        ]
+    )
+    return value / n, gradient / n, hessian / n
+
+
+def fit_spend(frequency: ArrayLike, monetary_value: ArrayLike) -> FittedSpend:
+    """Choose and fit how the value of a purchase is predicted.
+
+    Gamma-Gamma where frequency and mean spend of repeaters have a rank correlation within `INDEPENDENCE_LIMIT`, the fit
+    converges and q > 1, so that the mean is finite; else the credibility-weighted mean, with the reason.
+
+    Parameters
+    ----------
+    frequency, monetary_value : array-like, shape (n,)
+
+    Raises
+    ------
+    TooLittleData
+        If nobody has a repeat purchase.
+
+    Examples
+    --------
+    >>> fit_spend(frequency, monetary_value).method  # doctest: +SKIP
+    'gamma_gamma'
+    """
+    x, mean = _pair(frequency, monetary_value)
+    repeated = x > 0
+    x, mean = x[repeated], mean[repeated]
+    if x.size == 0:
+        raise TooLittleData("no_repeat_purchases", "Nobody has bought on a second day.")
+    correlation = _rank_correlation(x, mean)
+    reason = None
+    if correlation is not None and abs(correlation) > INDEPENDENCE_LIMIT:
+        reason = "frequency_correlates"
+    elif np.count_nonzero(mean == 0) > ZERO_SPEND_LIMIT * mean.size:
+        reason = "zero_spend"
+    else:
+        try:
+            fitted = fit_gamma_gamma(x, mean)
+        except TooLittleData as error:
+            reason = error.code
+        except NotConverged:
+            reason = "not_converged"
+        else:
+            p, q, v = (fitted.params[name] for name in NAMES)
+            if q > 1:
+                return FittedSpend("gamma_gamma", None, correlation, p * v / (q - 1), 0.0, 0.0, fitted)
+            reason = "no_finite_mean"
+    overall = float(x @ mean / x.sum())
+    within, between = _variances(x, mean, overall)
+    return FittedSpend("mean", reason, correlation, overall, within, between, None)
+
+
+def purchase_value(spend: FittedSpend, frequency: FloatArray, monetary_value: FloatArray) -> FloatArray:
+    """Return the expected value of a future purchase of each customer, shape (n,).
+
+    Gamma-Gamma: p (v + x m) / (p x + q - 1) (Fader and Hardie 2013, eq. 5). Else Z m + (1 - Z) mean with the
+    credibility Z = x between / (x between + within).
+
+    Parameters
+    ----------
+    spend : FittedSpend
+    frequency, monetary_value : arrays, shape (n,)
+        The monetary value is ignored where the frequency is 0.
+    """
+    m = np.where(frequency > 0, monetary_value, 0.0)
+    if spend.gamma_gamma is not None:
+        p, q, v = (spend.gamma_gamma.params[name] for name in NAMES)
+        result: FloatArray = p * (v + frequency * m) / (p * frequency + q - 1)
+        return result
+    credibility = _credibility(spend, frequency)
+    return credibility * m + (1 - credibility) * spend.mean
+
+
+def spend_distribution(
+    spend: FittedSpend, frequency: FloatArray, purchases: FloatArray, share: FloatArray
+) -> FloatArray:
+    """Return P(value of the next `purchases` <= share x expected value of one), broadcast over the arrays.
+
+    With Gamma-Gamma the posterior rate is Gamma(p x + q, v + x m), and a sum of n purchases over it is beta prime:
+    exact. Without it, the sum is taken as gamma with the mean and the variance that the credibility model gives.
+
+    Parameters
+    ----------
+    spend : FittedSpend
+    frequency, purchases, share : arrays, broadcastable to one shape
+        `purchases` >= 1, `share` >= 0.
+    """
+    if spend.gamma_gamma is not None:
+        p, q = spend.gamma_gamma.params["p"], spend.gamma_gamma.params["q"]
+        shape = p * frequency + q
+        odds = share * p / (shape - 1)
+        return np.asarray(betainc(p * purchases, shape, odds / (1 + odds)))
+    spread = purchases * spend.within + purchases**2 * spend.between * (1 - _credibility(spend, frequency))
+    shape = purchases**2 / np.maximum(spread, 1e-12)
+    return np.asarray(gammainc(shape, shape * share / purchases))
+
+
+def _credibility(spend: FittedSpend, frequency: FloatArray) -> FloatArray:
+    if spend.between == 0:
+        return np.zeros_like(frequency)
+    return frequency / (frequency + spend.within / spend.between)
+
+
+def _pair(frequency: ArrayLike, monetary_value: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    x = np.atleast_1d(np.asarray(frequency, dtype=np.float64))
+    mean = np.atleast_1d(np.asarray(monetary_value, dtype=np.float64))
+    if x.ndim != 1 or x.shape != mean.shape:
+        raise ValueError("frequency and monetary_value must be one-dimensional and of equal length")
+    if not ((x >= 0).all() and (mean >= 0).all() and (x < np.inf).all() and (mean < np.inf).all()):
+        raise ValueError("frequency and monetary_value must be finite and not negative")
+    return x, mean
+
+
+def _rank_correlation(x: FloatArray, mean: FloatArray) -> float | None:
+    if x.size < 3 or not np.ptp(x) or not np.ptp(mean):
+        return None
+    return float(np.corrcoef(rankdata(x), rankdata(mean))[0, 1])
+
+
+def _variances(x: FloatArray, mean: FloatArray, overall: float) -> tuple[float, float]:
+    """Return the variances within and between customers, relative to the squared mean.
+
+    The mean of x purchases has variance between + within / x: a regression on 1 / x, with neither part negative.
+    """
+    if overall == 0:
+        return 0.0, 0.0
+    squared = (mean / overall - 1) ** 2
+    design = np.stack([1 / x, np.ones_like(x)], axis=1)
+    (within, between), _ = nnls(design.T @ design, design.T @ squared)
+    return float(within), float(between)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.analytics.fit import FloatArray, IntArray
 
@@ -44,18 +43,18 @@ def group_customers(x: FloatArray, t_x: FloatArray, T: FloatArray) -> Groups:
     t_code, t_values = _codes(t_x)
     cells = len(x_values) * len(T_values) * len(t_values)
     if cells < 2**62:
-        # 32-bit words halve the memory that the sort has to move.
-        kind = np.int32 if cells < 2**31 else np.int64
-        key = x_code.astype(kind)
-        key *= kind(len(T_values))
+        # 32-bit words halve the memory that counting has to move.
+        kind: type[np.signedinteger[Any]] = np.int32 if cells < 2**31 else np.int64
+        key: IntArray = x_code.astype(kind)
+        key *= len(T_values)
         key += T_code.astype(kind, copy=False)
-        key *= kind(len(t_values))
+        key *= len(t_values)
         key += t_code.astype(kind, copy=False)
         key, weight = _count(key)
-        rest = key // kind(len(t_values))
-        t_values = t_values[key - rest * kind(len(t_values))]
-        x_index = rest // kind(len(T_values))
-        T_values = T_values[rest - x_index * kind(len(T_values))]
+        rest = key // len(t_values)
+        t_values = t_values[key - rest * len(t_values)]
+        x_index = rest // len(T_values)
+        T_values = T_values[rest - x_index * len(T_values)]
         x_rows = x_values[x_index]
     else:
         rows, counts = np.unique(np.stack([x, T, t_x], axis=1), axis=0, return_counts=True)
@@ -74,7 +73,7 @@ def group_customers(x: FloatArray, t_x: FloatArray, T: FloatArray) -> Groups:
     )
 
 
-def _count(key: NDArray[Any]) -> tuple[NDArray[Any], FloatArray]:
+def _count(key: IntArray) -> tuple[IntArray, FloatArray]:
     """Return the distinct keys, rising, and how often each occurs; keys are non-negative and mostly small."""
     # Most histories have few purchases and so small keys, which are counted in a table; the rest are sorted.
     small = key < min(COUNTED_KEYS, 4 * key.size)
@@ -91,7 +90,7 @@ def _codes(values: FloatArray) -> tuple[IntArray, FloatArray]:
     if top <= DENSE_CELLS:
         whole = values.astype(np.int32)
         if (whole == values).all():
-            return whole, np.arange(int(top) + 1, dtype=np.float64)  # type: ignore[return-value]
+            return whole, np.arange(int(top) + 1, dtype=np.float64)
     distinct, codes = np.unique(values, return_inverse=True)
     return codes, distinct
 

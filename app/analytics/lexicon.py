@@ -157,10 +157,11 @@ def _find_english(text: str) -> list[Phrase]:
     if label is not None:
         return [label]
     line = f" {' '.join(tokens)} "
-    found = []
-    for match in _resolve(_candidates(_english(), _keys_en(tokens), line, _negated_en)):
-        if not _negated_en(line, match.start, False)[0] and not _pattern(en.AFTERWARDS).match(line[match.end - 1 :]):
-            found.append(Phrase(line[match.start : match.end].strip(), match.theme, match.weight))
+    found = [
+        Phrase(line[match.start : match.end].strip(), match.theme, match.weight)
+        for match in _resolve(_candidates(_english(), _keys_en(tokens), line, _negated_en))
+        if not _negated_en(line, match.start, False)[0] and not _pattern(en.AFTERWARDS).match(line[match.end - 1 :])
+    ]
     return found or _head_en(tokens)
 
 
@@ -210,7 +211,7 @@ def _cause_denied(before: list[str]) -> bool:
 @cache
 def _english() -> _Lexicon:
     def entries(text: str, theme: str, weight: float, positive: bool) -> Iterator[_Entry]:
-        for phrase in filter(None, (" ".join(part.split()) for part in text.split(";"))):
+        for phrase in filter(None, (" ".join(part.split()) for part in _with_classes(text).split(";"))):
             words = phrase.split()
             pattern = "".join(map(_word_pattern, words))
             required = [word.replace("*", "").split("|") for word in words if word != "~" and not word.endswith("?")]
@@ -223,6 +224,10 @@ def _english() -> _Lexicon:
 
 def _keys_en(tokens: list[str]) -> set[str]:
     return {token[:size] for token in tokens for size in range(2, _KEY_EN + 1)}
+
+
+def _with_classes(phrase: str) -> str:
+    return re.sub("[A-Z]+", lambda match: en.WORDS[match[0]], phrase)
 
 
 def _word_pattern(word: str) -> str:
@@ -240,11 +245,11 @@ def _find_chinese(text: str) -> list[Phrase]:
     label = _label_zh(text)
     if label is not None:
         return [label]
-    found = []
-    for match in _resolve(_candidates(_chinese(), _keys_zh(text), text, _negated_zh)):
-        if not _negated_zh(text, match.start, False)[0] and not _pattern(zh.AFTERWARDS).match(text[match.end :]):
-            found.append(Phrase(text[match.start : match.end], match.theme, match.weight))
-    return found
+    return [
+        Phrase(text[match.start : match.end], match.theme, match.weight)
+        for match in _resolve(_candidates(_chinese(), _keys_zh(text), text, _negated_zh))
+        if not _negated_zh(text, match.start, False)[0] and not _pattern(zh.AFTERWARDS).match(text[match.end :])
+    ]
 
 
 def _label_zh(text: str) -> Phrase | None:
@@ -268,7 +273,7 @@ def _negated_zh(text: str, start: int, positive: bool) -> tuple[bool, int]:
 @cache
 def _chinese() -> _Lexicon:
     def entries(text: str, theme: str, weight: float, positive: bool) -> Iterator[_Entry]:
-        for phrase in text.replace(";", " ").split():
+        for phrase in text.format_map(zh.WORDS).split():
             pattern = phrase.replace("(", "(?:").replace("~", _GAP_ZH)
             literal = phrase
             while literal != (literal := re.sub(r"\([^()]*\)\??|[^()|]\?", "~", literal)):

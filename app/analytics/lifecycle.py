@@ -62,7 +62,7 @@ def lifecycle_status(
     *,
     has_order: NDArray[np.bool_],
     days_since_last_order: NDArray[np.int64],
-    T_days: NDArray[np.int64],  # noqa: N803 - the papers' letter
+    T_days: NDArray[np.int64],
     year_purchase_days: NDArray[np.int64],
     limits: LifecycleLimits = DEFAULT_LIMITS,
 ) -> NDArray[np.int8]:
@@ -105,7 +105,7 @@ def lifecycle_stage(
     half_net_spend: NDArray[np.float64],
     prior_half_net_spend: NDArray[np.float64],
     purchase_days: NDArray[np.int64],
-    T_days: NDArray[np.int64],  # noqa: N803 - the papers' letter
+    T_days: NDArray[np.int64],
     limits: LifecycleLimits = DEFAULT_LIMITS,
 ) -> NDArray[np.int8]:
     """The stage; the first that matches.

@@ -14,7 +14,7 @@ which has no special case at alpha = beta or s = 1, cannot overflow, and is diff
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -76,18 +76,22 @@ def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> Fit
     x, t_x, T = check_customers(frequency, recency_days, T_days)
     require_enough(x, t_x, T)
     mean_T = float(T.mean())
-    starts = [(0.6, mean_T / 3, 0.6, mean_T / 3), (1.0, mean_T, 0.3, mean_T), (0.3, mean_T / 10, 1.5, mean_T * 3)]
+    starts: list[Sequence[float] | FloatArray] = [
+        (0.6, mean_T / 3, 0.6, mean_T / 3),
+        (1.0, mean_T, 0.3, mean_T),
+        (0.3, mean_T / 10, 1.5, mean_T * 3),
+    ]
     if x.size > WARM_START_ROWS:
         # Any subset gives a start so near that two or three steps over all customers remain.
         every = x.size // WARM_START_CUSTOMERS
         few = group_customers(x[::every], t_x[::every], T[::every])
         try:
-            start = maximise(lambda theta: _objective(theta, few), starts[0], 1e-6).theta
-            starts.insert(0, (float(start[0]), float(start[1]), float(start[2]), float(start[3])))
+            start = maximise(lambda theta: _objective(theta, few), starts[0], NAMES, 1e-6).theta
+            starts.insert(0, start)
         except NotConverged:
             pass
     groups = group_customers(x, t_x, T)
-    maximum = maximise_from(lambda theta: _objective(theta, groups), starts)
+    maximum = maximise_from(lambda theta: _objective(theta, groups), starts, NAMES)
     return fitted_model("pareto_nbd", NAMES, maximum, groups.customers)
 
 
@@ -245,11 +249,11 @@ def chance_if_alive(
     T_values, T_index = distinct(T)
     if len(x_values) * len(T_values) < x.size:
         grid_x, grid_T = (part.ravel() for part in np.meshgrid(x_values, T_values, indexing="ij"))
-        return chance_if_alive(params, grid_x, grid_T, grid_T, horizon)[x_index * np.int64(len(T_values)) + T_index]
+        table = chance_if_alive(params, grid_x, grid_T, grid_T, horizon)
+        return np.asarray(table[x_index * len(T_values) + T_index])
     shape = r + x
-    chance = power_integral(alpha, beta, shape + 1, s, T, T + horizon)
-    chance *= shape / (alpha + T)
-    return chance
+    result: FloatArray = power_integral(alpha, beta, shape + 1, s, T, T + horizon) * (shape / (alpha + T))
+    return result
 
 
 def log_pmf_if_alive(
@@ -288,9 +292,7 @@ def log_pmf_if_alive(
         log_u = np.log1p(u / scale_a)
         with np.errstate(divide="ignore", invalid="ignore"):
             arrivals = np.where(count > 0, count * (np.log(u / scale_a) - log_u), 0.0)
-        total += weight * np.exp(
-            constant + arrivals - shape * log_u - (s + 1) * np.log1p(u / scale_b) + y
-        )
+        total += weight * np.exp(constant + arrivals - shape * log_u - (s + 1) * np.log1p(u / scale_b) + y)
     with np.errstate(divide="ignore"):
         left = np.log(total) + np.log(s * length * start / scale_b)
     result: FloatArray = np.logaddexp(stayed, left)

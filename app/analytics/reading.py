@@ -9,46 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from app.analytics import complaints as course
 from app.analytics.complaints import BoolArray, Complaints, FloatArray, IntArray
+from app.analytics.event_columns import DETAILS, EVENT_CODE, EVENT_TYPES, NPS, SERVQUAL, EventColumns, survey_goodness
 from app.analytics.signals import SIGNAL_INDEX, SIGNALS
-
-_SERVQUAL = ("reliability", "responsiveness", "assurance", "empathy", "tangibles")
-
-DETAILS: Mapping[str, tuple[str, ...]] = {
-    "order.placed": (),
-    "order.delivered": (),
-    "customer.relocated": ("outside", "inside"),
-    "customer.deceased": (),
-    "customer.closed_business": (),
-    "account.closed": (),
-    "competitor.mentioned": (),
-    "competitor.chosen": ("price", "service", "product"),
-    "price.objected": (),
-    "complaint.opened": ("low", "medium", "high"),
-    "complaint.reopened": (),
-    "complaint.resolved": ("unsatisfied", "satisfied"),
-    "delivery.failed": (),
-    "support.unresolved": (),
-    "payment.failed": ("expired_card", "insufficient_funds", "forgotten", "other"),
-    "payment.overdue": (),
-    "payment.withheld": (),
-    "payment.disputed": (),
-    "renewal.missed": (),
-    "fraud.flagged": (),
-    "credit.downgraded": (),
-    "survey.answered": ("nps", "csat", "effort", "servqual", "price", *_SERVQUAL),
-    "exit.answered": (),
-    "visit.recorded": (),
-    "custom.recorded": ("natural", "competitive", "passive", "negligent"),
-}
-"""Event types, and of each the values its `detail` code counts through. A survey's is its SERVQUAL dimension if it has
-one, `price` where the dimension is price or value, else its kind."""
-
-EVENT_TYPES = tuple(DETAILS)
-EVENT_CODE: Mapping[str, int] = {name: code for code, name in enumerate(EVENT_TYPES)}
 
 _PLAIN: Mapping[tuple[str, str | None], str] = {
     ("order.delivered", None): "delivery_late",
@@ -84,7 +49,7 @@ _PLAIN: Mapping[tuple[str, str | None], str] = {
     ("survey.answered", "effort"): "effort_high",
     ("survey.answered", "servqual"): "servqual_low",
     ("survey.answered", "price"): "value_low",
-    **{("survey.answered", name): f"servqual_low_{name}" for name in _SERVQUAL},
+    **{("survey.answered", name): f"servqual_low_{name}" for name in SERVQUAL},
     ("visit.recorded", None): "visit",
     **{("custom.recorded", name): f"custom_{name}" for name in DETAILS["custom.recorded"]},
 }
@@ -135,24 +100,7 @@ _SURVEY, _CUSTOM = EVENT_CODE["survey.answered"], EVENT_CODE["custom.recorded"]
 _WITHHELD, _OVERDUE = EVENT_CODE["payment.withheld"], EVENT_CODE["payment.overdue"]
 _FAILED, _DISPUTED = EVENT_CODE["payment.failed"], EVENT_CODE["payment.disputed"]
 _RESOLVED, _DOWNGRADED = EVENT_CODE["complaint.resolved"], EVENT_CODE["credit.downgraded"]
-_NPS = DETAILS["survey.answered"].index("nps")
 _CAUSELESS = DETAILS["payment.failed"].index("other")
-_DEFAULT_SCALE = np.array([10.0, 5.0, 7.0, 7.0, 5.0, 7.0, 7.0, 7.0, 7.0, 7.0])
-
-
-@dataclass(frozen=True, slots=True)
-class EventColumns:
-    """Events of n customers as columns, in any order; see `event_columns`."""
-
-    customer: IntArray
-    kind: IntArray
-    occurred_at: FloatArray
-    detail: IntArray
-    number: FloatArray
-    scale: FloatArray
-    subject: IntArray
-    reason: IntArray
-    text: IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,87 +132,12 @@ class Signals:
     contradicted_by: IntArray
 
 
-def event_columns(
-    customer: ArrayLike,
-    kind: ArrayLike,
-    occurred_at: ArrayLike,
-    *,
-    detail: ArrayLike | None = None,
-    number: ArrayLike | None = None,
-    scale: ArrayLike | None = None,
-    subject: ArrayLike | None = None,
-    reason: ArrayLike | None = None,
-    text: ArrayLike | None = None,
-) -> EventColumns:
-    """Event columns with what is left out filled in.
-
-    Parameters
-    ----------
-    customer : array_like of int, shape (m,)
-        0 to n − 1.
-    kind : array_like of int, shape (m,)
-        Position in `EVENT_TYPES`. Orders that do not count must be left out.
-    occurred_at : array_like of float, shape (m,)
-        Days since any fixed moment.
-    detail : array_like of int, optional
-        Position in `DETAILS` of the type; −1 where not told.
-    number : array_like of float, optional
-        `order.delivered`: calendar days from the promised day to the day of delivery; `survey.answered`: the score;
-        `custom.recorded`: log-odds, 1 if not told. NaN where not told.
-    scale : array_like of float, optional
-        Top mark of a survey's scale; NaN for the usual one (NPS 10, CSAT 5, effort and SERVQUAL 7).
-    subject : array_like of int, optional
-        The complaint of a complaint event: any integer, unique within the customer.
-    reason, text : array_like of int, optional
-        Rows of the read texts; −1 where nothing was said.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ.
-    """
-    who = np.asarray(customer, dtype=np.int64)
-
-    def ints(values: ArrayLike | None) -> IntArray:
-        return np.full(who.size, -1) if values is None else np.asarray(values, dtype=np.int64)
-
-    def floats(values: ArrayLike | None) -> FloatArray:
-        return np.full(who.size, np.nan) if values is None else np.asarray(values, dtype=np.float64)
-
-    columns = EventColumns(
-        who, ints(kind), floats(occurred_at), ints(detail), floats(number), floats(scale), ints(subject),
-        ints(reason), ints(text),
-    )  # fmt: skip
-    shapes = {getattr(columns, name).shape for name in EventColumns.__slots__}
-    if shapes != {(who.size,)}:
-        raise ValueError("event columns must be one-dimensional and of one length")
-    return columns
-
-
-def survey_goodness(detail: IntArray, score: FloatArray, scale: FloatArray) -> FloatArray:
-    """How good a survey's answer is, 0 worst to 1 best; NaN where it cannot be told.
-
-    NPS runs from 0, every other scale from 1. Effort is read as the Customer Effort Score 2.0: the higher, the easier.
-
-    Parameters
-    ----------
-    detail : ndarray of int, shape (m,)
-        Position in `DETAILS["survey.answered"]`; −1 makes the answer NaN.
-    score, scale : ndarray of float, shape (m,)
-        Mark given, and top mark (NaN for the usual one).
-    """
-    top = np.where(np.isfinite(scale) & (scale > 1), scale, _DEFAULT_SCALE[np.maximum(detail, 0)])
-    bottom = np.where(detail == _NPS, 0.0, 1.0)
-    goodness = np.clip((score - bottom) / (top - bottom), 0.0, 1.0)
-    return np.where(detail >= 0, goodness, np.nan)
-
-
 def _read_surveys(detail: IntArray, goodness: FloatArray) -> tuple[BoolArray, FloatArray]:
     """Whether an answer is content, and the strength with which it speaks; 0 in the middle.
 
     NPS: up to 6 of 10 a detractor, from 9 a promoter. Other scales: below and above the middle.
     """
-    nps = detail == _NPS
+    nps = detail == NPS
     low = np.where(nps, np.where(goodness < 0.7 - 1e-9, 1.0 - goodness.clip(max=0.6), 0.0), 1 - 2 * goodness)
     high = np.where(nps, np.where(goodness > 0.9 - 1e-9, 1.0, 0.0), 2 * goodness - 1)
     content = high > 1e-9
@@ -371,7 +244,7 @@ def read_events(
 
 
 def _check(events: EventColumns, customers: int, themes: FloatArray | None) -> None:
-    if events.customer.size and not (0 <= events.customer.min() and events.customer.max() < customers):
+    if events.customer.size and not (events.customer.min() >= 0 and events.customer.max() < customers):
         raise ValueError("customer indices must be from 0 to customers - 1")
     if themes is not None and events.customer.size:
         if themes.shape[1:] != (_SAID.size,):
@@ -380,9 +253,7 @@ def _check(events: EventColumns, customers: int, themes: FloatArray | None) -> N
             raise ValueError("reason and text must be rows of themes")
 
 
-def _said(
-    events: EventColumns, rows: IntArray, themes: FloatArray | None
-) -> tuple[IntArray, IntArray, FloatArray]:
+def _said(events: EventColumns, rows: IntArray, themes: FloatArray | None) -> tuple[IntArray, IntArray, FloatArray]:
     """Positions in `rows`, signals and strengths of what was said; a reason and a text that agree count once."""
     if themes is None or not len(themes):
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)

@@ -353,10 +353,8 @@ def score_rfm(
     r[unscored] = f[unscored] = m[unscored] = -1
     codes = fit._segment_codes
     if codes is None:
-        segment = _null(has_order)
-    else:
-        segment = codes[r, f] if codes.ndim == 2 else codes[r, f, m]
-    return RfmScores(r, f, m, segment)
+        return RfmScores(r, f, m, _null(has_order))
+    return RfmScores(r, f, m, codes[r, f] if codes.ndim == 2 else codes[r, f, m])
 
 
 def score_text(r: int, f: int, m: int, k: int) -> str | None:

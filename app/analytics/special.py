@@ -151,9 +151,7 @@ def power_integral_nodes(
     return elapsed, power
 
 
-def power_integral(
-    alpha: float, beta: float, c: FloatArray, d: float, low: FloatArray, high: FloatArray
-) -> FloatArray:
+def power_integral(alpha: float, beta: float, c: FloatArray, d: float, low: FloatArray, high: FloatArray) -> FloatArray:
     """Return int_low^high ((alpha+low)/(alpha+u))^c ((beta+low)/(beta+u))^d du, shape (n,), relative error < 1e-11."""
     useful, rule_index = power_integral_rule(alpha, beta, c, d, low, high)
     result = np.zeros_like(useful)

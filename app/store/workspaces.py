@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,6 +18,11 @@ class Workspace:
     name: str
     currency: str
     time_zone: ZoneInfo
+    latest_run_id: int | None = None
+
+    def local_day(self, moment: datetime) -> date:
+        """The calendar day of a moment in the workspace's time zone."""
+        return moment.astimezone(self.time_zone).date()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ async def find_key_holder(connection: AsyncConnection, key_hash: bytes) -> KeyHo
     row = (
         await connection.execute(
             text(
-                "SELECT k.id AS key_id, k.scopes, w.id, w.name, w.currency, w.time_zone"
+                "SELECT k.id AS key_id, k.scopes, w.id, w.name, w.currency, w.time_zone, w.latest_run_id"
                 " FROM api_keys AS k JOIN workspaces AS w ON w.id = k.workspace_id"
                 " WHERE k.key_hash = :key_hash AND k.revoked_at IS NULL"
             ),
@@ -42,8 +47,22 @@ async def find_key_holder(connection: AsyncConnection, key_hash: bytes) -> KeyHo
     ).one_or_none()
     if row is None:
         return None
-    workspace = Workspace(row.id, row.name, row.currency, ZoneInfo(row.time_zone))
-    return KeyHolder(row.key_id, workspace, frozenset(row.scopes))
+    return KeyHolder(row.key_id, _workspace(row), frozenset(row.scopes))
+
+
+def _workspace(row: Row[Any]) -> Workspace:
+    return Workspace(row.id, row.name, row.currency, ZoneInfo(row.time_zone), row.latest_run_id)
+
+
+async def get_workspace(connection: AsyncConnection, workspace_id: int) -> Workspace:
+    return _workspace(
+        (
+            await connection.execute(
+                text("SELECT id, name, currency, time_zone, latest_run_id FROM workspaces WHERE id = :workspace_id"),
+                {"workspace_id": workspace_id},
+            )
+        ).one()
+    )
 
 
 async def any_workspace(connection: AsyncConnection) -> bool:

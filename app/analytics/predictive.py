@@ -1,0 +1,265 @@
+"""The predictive purchase models behind one set of functions: what scoring calls, for one customer or a million.
+
+All times are days. A model is fitted once per population (`fit_model`), stored (`FittedModel.to_dict`), and applied to
+any number of customers; a customer's figure does not depend on who else is scored with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from app.analytics import bgnbd, mbgnbd, paretonbd
+from app.analytics.fit import FitError, FittedModel, FloatArray, NotConverged, TooLittleData, check_customers
+
+__all__ = [
+    "MODELS",
+    "FitError",
+    "FittedModel",
+    "NotConverged",
+    "PurchaseScores",
+    "TooLittleData",
+    "discounted_purchases",
+    "expected_purchases",
+    "fit_model",
+    "log_likelihood",
+    "log_predictive",
+    "p_alive",
+    "probability_of_purchase",
+    "score",
+]
+
+STEP_DAYS = 30.0
+DAYS_IN_YEAR = 365.0
+
+Params = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class PurchaseModel:
+    """The functions of one model; every `_if_alive` is conditional on being alive at T."""
+
+    fit: Callable[[ArrayLike, ArrayLike, ArrayLike], FittedModel]
+    log_likelihood: Callable[[Params, FloatArray, FloatArray, FloatArray], FloatArray]
+    p_alive: Callable[[Params, FloatArray, FloatArray, FloatArray], FloatArray]
+    growth_if_alive: Callable[[Params, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray], FloatArray]
+    chance_if_alive: Callable[[Params, FloatArray, FloatArray, FloatArray, float], FloatArray]
+    log_pmf_if_alive: Callable[[Params, FloatArray, FloatArray, FloatArray, float, FloatArray], FloatArray]
+
+
+MODELS: dict[str, PurchaseModel] = {
+    name: PurchaseModel(
+        fit=module.fit,
+        log_likelihood=module.log_likelihood,
+        p_alive=module.p_alive,
+        growth_if_alive=module.growth_if_alive,
+        chance_if_alive=module.chance_if_alive,
+        log_pmf_if_alive=module.log_pmf_if_alive,
+    )
+    for name, module in (("bg_nbd", bgnbd), ("mbg_nbd", mbgnbd), ("pareto_nbd", paretonbd))
+}
+
+
+@dataclass(frozen=True)
+class PurchaseScores:
+    """Figures of each customer, every array of shape (n,).
+
+    Attributes
+    ----------
+    expected_purchases : purchases in (T, T + horizon], undiscounted
+    discounted_purchases : the same, discounted to T
+    p_alive : probability of not having left by T
+    probability_of_purchase : probability of at least one purchase in the horizon
+    """
+
+    expected_purchases: FloatArray
+    discounted_purchases: FloatArray
+    p_alive: FloatArray
+    probability_of_purchase: FloatArray
+
+
+def fit_model(name: str, frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> FittedModel:
+    """Fit a purchase model by maximum likelihood.
+
+    Parameters
+    ----------
+    name : str
+        A key of `MODELS`.
+    frequency, recency_days, T_days : array-like, shape (n,)
+        Repeat purchase days, days from first to last purchase, days from first purchase to now.
+
+    Raises
+    ------
+    KeyError
+        For an unknown name.
+    ValueError
+        For impossible histories.
+    TooLittleData, NotConverged
+        With a `code` and a sentence, when there is nothing to score with.
+
+    Examples
+    --------
+    >>> fitted = fit_model("bg_nbd", frequency, recency_days, T_days)  # doctest: +SKIP
+    >>> FittedModel.from_dict(fitted.to_dict()) == fitted  # doctest: +SKIP
+    True
+    """
+    return MODELS[name].fit(frequency, recency_days, T_days)
+
+
+def discount_steps(horizon_days: float, annual_rate: float) -> tuple[FloatArray, FloatArray]:
+    """Return the ends t_j of the steps, shape (k,), and what to multiply the E(t_j) with, shape (k, 2).
+
+    The first column gives E(horizon); the second sum_j (E(t_j) - E(t_{j-1})) (1 + rate)^(-t_j / 365), rearranged to a
+    sum over E(t_j). Steps are 30 days long and the last ends at the horizon.
+    """
+    if not 0 < horizon_days < np.inf:
+        raise ValueError("horizon_days must be positive and finite")
+    if not -1 < annual_rate < np.inf:
+        raise ValueError("annual_rate must be above -1 and finite")
+    ends = np.append(np.arange(STEP_DAYS, horizon_days, STEP_DAYS), float(horizon_days))
+    factors = (1 + annual_rate) ** (-ends / DAYS_IN_YEAR)
+    coefficients = np.zeros((len(ends), 2))
+    coefficients[-1, 0] = 1.0
+    coefficients[:, 1] = factors - np.append(factors[1:], 0.0)
+    return ends, coefficients
+
+
+def score(
+    fitted: FittedModel,
+    frequency: ArrayLike,
+    recency_days: ArrayLike,
+    T_days: ArrayLike,
+    horizon_days: float,
+    annual_rate: float = 0.10,
+) -> PurchaseScores:
+    """Return all purchase figures of each customer at once, the cheapest way to more than one of them.
+
+    Parameters
+    ----------
+    fitted : FittedModel
+    frequency, recency_days, T_days : array-like, shape (n,)
+        A customer with one purchase and nothing since is (0, 0, T); a new one (0, 0, 0).
+    horizon_days : float
+        Positive.
+    annual_rate : float
+        Discount rate a year.
+
+    Examples
+    --------
+    >>> score(fitted, [2], [213], [272], 365).expected_purchases  # doctest: +SKIP
+    array([1.55882897])
+    """
+    x, t_x, T = check_customers(frequency, recency_days, T_days)
+    ends, coefficients = discount_steps(horizon_days, annual_rate)
+    horizon = float(horizon_days)
+    total = np.zeros((4, x.size))
+    for member, weight in _members(fitted):
+        model, params = MODELS[member.model], member.params
+        alive = model.p_alive(params, x, t_x, T)
+        growth = model.growth_if_alive(params, x, t_x, T, ends, coefficients)
+        total[0] += weight * alive * growth[:, 0]
+        total[1] += weight * alive * growth[:, 1]
+        total[2] += weight * alive
+        total[3] += weight * alive * model.chance_if_alive(params, x, t_x, T, horizon)
+    return PurchaseScores(*total)
+
+
+def _members(fitted: FittedModel) -> tuple[tuple[FittedModel, float], ...]:
+    return fitted.components or ((fitted, 1.0),)
+
+
+def log_likelihood(fitted: FittedModel, frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> FloatArray:
+    """Return the log-likelihood of each customer's history under a single fitted model, shape (n,)."""
+    x, t_x, T = check_customers(frequency, recency_days, T_days)
+    if fitted.components:
+        raise ValueError("a mixture has no likelihood of its own; ask its components")
+    return MODELS[fitted.model].log_likelihood(fitted.params, x, t_x, T)
+
+
+def expected_purchases(
+    fitted: FittedModel, frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike, horizon_days: float
+) -> FloatArray:
+    """Return the expected purchase days in the horizon after T of each customer, shape (n,), >= 0.
+
+    At (0, 0, 0) it is the expectation of a customer who has just bought for the first time.
+    """
+    x, t_x, T = check_customers(frequency, recency_days, T_days)
+    ends, coefficients = discount_steps(horizon_days, 0.0)
+    total = np.zeros_like(x)
+    for member, weight in _members(fitted):
+        model, params = MODELS[member.model], member.params
+        growth = model.growth_if_alive(params, x, t_x, T, ends[-1:], coefficients[-1:, :1])
+        total += weight * model.p_alive(params, x, t_x, T) * growth[:, 0]
+    return total
+
+
+def discounted_purchases(
+    fitted: FittedModel,
+    frequency: ArrayLike,
+    recency_days: ArrayLike,
+    T_days: ArrayLike,
+    horizon_days: float,
+    annual_rate: float = 0.10,
+) -> FloatArray:
+    """Return sum_j (E(t_j) - E(t_{j-1})) (1 + annual_rate)^(-t_j / 365), t_j = 30, 60, ..., horizon, shape (n,)."""
+    x, t_x, T = check_customers(frequency, recency_days, T_days)
+    ends, coefficients = discount_steps(horizon_days, annual_rate)
+    total = np.zeros_like(x)
+    for member, weight in _members(fitted):
+        model, params = MODELS[member.model], member.params
+        growth = model.growth_if_alive(params, x, t_x, T, ends, coefficients[:, 1:])
+        total += weight * model.p_alive(params, x, t_x, T) * growth[:, 0]
+    return total
+
+
+def p_alive(fitted: FittedModel, frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> FloatArray:
+    """Return the probability of not having left by T of each customer, shape (n,), in [0, 1]; it may underflow to 0."""
+    x, t_x, T = check_customers(frequency, recency_days, T_days)
+    total = np.zeros_like(x)
+    for member, weight in _members(fitted):
+        total += weight * MODELS[member.model].p_alive(member.params, x, t_x, T)
+    return total
+
+
+def probability_of_purchase(
+    fitted: FittedModel, frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike, horizon_days: float
+) -> FloatArray:
+    """Return P(at least one purchase day in the horizon after T) of each customer, shape (n,), in [0, 1]."""
+    x, t_x, T = check_customers(frequency, recency_days, T_days)
+    total = np.zeros_like(x)
+    for member, weight in _members(fitted):
+        model, params = MODELS[member.model], member.params
+        chance = model.chance_if_alive(params, x, t_x, T, float(horizon_days))
+        total += weight * model.p_alive(params, x, t_x, T) * chance
+    return total
+
+
+def log_predictive(
+    fitted: FittedModel,
+    frequency: ArrayLike,
+    recency_days: ArrayLike,
+    T_days: ArrayLike,
+    horizon_days: float,
+    purchases: ArrayLike,
+) -> FloatArray:
+    """Return the log probability that each customer makes exactly so many purchases in the horizon, shape (n,).
+
+    Parameters
+    ----------
+    purchases : array-like, shape (n,)
+        Whole numbers, >= 0.
+    """
+    x, t_x, T = check_customers(frequency, recency_days, T_days)
+    count = np.broadcast_to(np.asarray(purchases, dtype=np.float64), x.shape)
+    total = np.full(x.shape, -np.inf)
+    for member, weight in _members(fitted):
+        model, params = MODELS[member.model], member.params
+        alive = model.p_alive(params, x, t_x, T)
+        with np.errstate(divide="ignore"):
+            bought = np.log(alive) + model.log_pmf_if_alive(params, x, t_x, T, float(horizon_days), count)
+            gone = np.where(count == 0, np.log1p(-alive), -np.inf)
+            total = np.logaddexp(total, np.log(weight) + np.logaddexp(bought, gone))
+    return total

@@ -1,0 +1,308 @@
+"""Use case: what customers are worth at any moment, from their events, by the fit of a run where there is one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.customers import unknown_customer
+from app.errors import Conflict, Gone, NotFound
+from app.runs import fitted_run, unknown_run
+from app.scoring import (
+    COUNT_FIGURES,
+    DAY_FIGURES,
+    EPOCH_DAY,
+    MONEY_FIGURES,
+    UNITS_PER_CURRENCY,
+    FittedRun,
+    Population,
+    ScoreRow,
+    day_number,
+    rfm_text,
+    score_population,
+)
+from app.store import populations as population_store
+from app.store import runs as run_store
+from app.store import scores as score_store
+from app.store.engine import autocommit
+from app.store.scores import ScoreFilter
+from app.store.workspaces import Workspace
+from app.value import Abc, Churn, Clv, Interval, Lifecycle, RecommendedAction, Rfm, Value
+from app.workspace_settings import WorkspaceSettings
+
+MOST_FITS = 256
+
+
+class Fits:
+    """The fits that this process has read. A succeeded run never changes, so what is here is never stale."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, FittedRun] = {}
+
+    async def get(self, connection: AsyncConnection, run_id: int) -> FittedRun:
+        found = self._known.get(run_id)
+        if found is None:
+            row = await run_store.find_run_by_number(connection, run_id)
+            if row is None:
+                raise unknown_run()
+            found = fitted_run(row)
+            if len(self._known) >= MOST_FITS:
+                self._known.pop(next(iter(self._known)))
+            self._known[run_id] = found
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Values of some customers, and the ids of those that do not exist."""
+
+    values: list[Value]
+    not_found: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ValueList:
+    """A page of a run's values."""
+
+    run_id: str
+    as_of: datetime
+    values: list[Value]
+
+
+async def live_values(
+    engine: AsyncEngine,
+    fits: Fits,
+    workspace: Workspace,
+    customer_ids: Sequence[str],
+    as_of: datetime,
+    *,
+    horizon_days: int | None = None,
+    run_name: str | None = None,
+) -> Values:
+    """Values at ``as_of`` from the events themselves, in the order asked for.
+
+    Population figures stand on the fit of ``run_name``, or of the latest run whatever its moment; without any
+    succeeded run they are null. Raises ``NotFound`` for a run that there is not, ``Conflict`` for one that has not
+    succeeded.
+    """
+    ids = list(dict.fromkeys(customer_ids))
+    async with autocommit(engine).connect() as connection:
+        run = await _run(connection, fits, workspace, run_name)
+        settings = run.settings if run else await _settings(connection, workspace)
+        as_of_day = workspace.local_day(as_of)
+        rows = await population_store.read_customers(
+            connection, workspace.id, ids, as_of, as_of_day, settings.rfm.window_days
+        )
+        known = [customer_id for customer_id in ids if customer_id in rows]
+        stored = await _stored_shares(connection, workspace, run, known)
+    population = _population(known, rows, day_number(as_of_day), settings.rfm.window_days)
+    horizon = horizon_days or settings.clv.horizon_days
+    scores = score_population(population, settings, run.fitted if run else None, horizon_days=horizon)
+    context = _Context(workspace, settings, run, as_of, "live", horizon)
+    values = [
+        context.value(row if stored.get(row.customer_id) is None else _with_share(row, stored[row.customer_id]))
+        for row in scores
+    ]
+    return Values(values, [customer_id for customer_id in ids if customer_id not in rows])
+
+
+async def live_value(
+    engine: AsyncEngine,
+    fits: Fits,
+    workspace: Workspace,
+    customer_id: str,
+    as_of: datetime,
+    *,
+    horizon_days: int | None = None,
+    run_name: str | None = None,
+) -> Value:
+    """One customer's value; raises ``NotFound`` where there is no such customer."""
+    found = await live_values(
+        engine, fits, workspace, [customer_id], as_of, horizon_days=horizon_days, run_name=run_name
+    )
+    if found.not_found:
+        raise unknown_customer()
+    return found.values[0]
+
+
+async def cached_value(
+    engine: AsyncEngine, fits: Fits, workspace: Workspace, customer_id: str, run_name: str | None = None
+) -> Value:
+    """A customer's value as a run stored it.
+
+    Raises ``Conflict`` (``no_run``) without any succeeded run, ``NotFound`` (``not_scored``) for a customer that the
+    run did not score, ``Gone`` (``run_gone``) where the run's scores are no longer kept.
+    """
+    async with autocommit(engine).connect() as connection:
+        run = await _stored_run(connection, fits, workspace, run_name)
+        rows = await score_store.find_scores(connection, workspace.id, run.id, run.partition, [customer_id])
+        if not rows:
+            await _require_kept(connection, workspace, run)
+            raise NotFound("The run did not score this customer.", code="not_scored")
+    context = _Context(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days)
+    return context.value(rows[0])
+
+
+async def list_values(
+    engine: AsyncEngine,
+    fits: Fits,
+    workspace: Workspace,
+    filters: ScoreFilter,
+    *,
+    sort: str,
+    falling: bool,
+    after: tuple[Any, str] | None,
+    limit: int,
+    run_name: str | None = None,
+) -> ValueList:
+    """A page of the values that a run stored: of the latest, or of the run that a cursor carries.
+
+    Raises as ``cached_value`` does.
+    """
+    async with autocommit(engine).connect() as connection:
+        run = await _stored_run(connection, fits, workspace, run_name)
+        rows = await score_store.list_scores(
+            connection,
+            workspace.id,
+            run.id,
+            run.partition,
+            filters,
+            sort=sort,
+            falling=falling,
+            after=after,
+            limit=limit,
+        )
+        if not rows:
+            await _require_kept(connection, workspace, run)
+    context = _Context(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days)
+    return ValueList(run.name, run.as_of, [context.value(row) for row in rows])
+
+
+async def _run(connection: AsyncConnection, fits: Fits, workspace: Workspace, run_name: str | None) -> FittedRun | None:
+    if run_name is None:
+        return None if workspace.latest_run_id is None else await fits.get(connection, workspace.latest_run_id)
+    row = await run_store.find_run(connection, workspace.id, run_name)
+    if row is None:
+        raise unknown_run()
+    if row.status != "succeeded":
+        raise Conflict("The run has not succeeded.", code="run_not_succeeded")
+    return await fits.get(connection, row.id)
+
+
+async def _stored_run(connection: AsyncConnection, fits: Fits, workspace: Workspace, run_name: str | None) -> FittedRun:
+    run = await _run(connection, fits, workspace, run_name)
+    if run is None:
+        raise Conflict("There is no succeeded run yet: start one with POST /v1/runs.", code="no_run")
+    return run
+
+
+async def _require_kept(connection: AsyncConnection, workspace: Workspace, run: FittedRun) -> None:
+    """An empty answer of a run whose scores are gone is no answer."""
+    row = await run_store.find_run(connection, workspace.id, run.name)
+    if row is None or not row.kept:
+        raise Gone("The scores of this run are no longer kept: start again without it.", code="run_gone")
+
+
+async def _settings(connection: AsyncConnection, workspace: Workspace) -> WorkspaceSettings:
+    row = await run_store.read_settings(connection, workspace.id)
+    return WorkspaceSettings.model_validate_json(row.settings)
+
+
+async def _stored_shares(
+    connection: AsyncConnection, workspace: Workspace, run: FittedRun | None, customer_ids: Sequence[str]
+) -> dict[str, Row[Any]]:
+    """What the run stored of the customers, for the one figure that only the whole population can tell."""
+    if run is None:
+        return {}
+    rows = await score_store.find_scores(connection, workspace.id, run.id, run.partition, customer_ids)
+    return {row.customer_id: row for row in rows}
+
+
+def _with_share(row: ScoreRow, stored: Row[Any]) -> ScoreRow:
+    """The run's cumulative share, as long as the customer's spend is the run's."""
+    unchanged = row.abc_net_spend == stored.abc_net_spend
+    return row._replace(cumulative_share=stored.cumulative_share if unchanged else None)
+
+
+def _population(
+    customer_ids: Sequence[str],
+    rows: Mapping[str, Row[Any] | None],
+    as_of_day: int,
+    window_days: int | None,
+) -> Population:
+    """The figures of a few customers as arrays; one with nothing booked has zeros."""
+    found = [rows[customer_id] for customer_id in customer_ids]
+
+    def column(name: str) -> list[Any]:
+        return [getattr(row, name, None) for row in found]
+
+    figures: dict[str, Any] = {}
+    for name in COUNT_FIGURES:
+        figures[name] = np.array([value or 0 for value in column(name)], dtype=np.int64)
+    for name in DAY_FIGURES:
+        figures[name] = np.array([day_number(day or EPOCH_DAY) for day in column(name)], dtype=np.int64)
+    for name in MONEY_FIGURES:
+        # Left to NumPy: a sum beyond 64 bits stays exact as a Python integer.
+        figures[name] = np.array([int((money or 0) * UNITS_PER_CURRENCY) for money in column(name)])
+    if window_days is None:
+        figures["window_order_count"] = figures["order_count"]
+        figures["window_net_spend"] = figures["net_spend"]
+    return Population(as_of_day, customer_ids, figures)
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What all values of an answer share."""
+
+    workspace: Workspace
+    settings: WorkspaceSettings
+    run: FittedRun | None
+    as_of: datetime
+    source: str
+    horizon_days: int
+
+    def value(self, row: Any) -> Value:
+        """The value that a row of scores tells: one just computed, or one that was stored."""
+        fit = self.run.fitted.clv if self.run else None
+        interval = None
+        if row.interval_low is not None:
+            interval = Interval(self.settings.clv.interval_level, row.interval_low, row.interval_high)
+        return Value(
+            customer_id=row.customer_id,
+            as_of=self.as_of,
+            source=self.source,
+            run_id=self.run.name if self.run else None,
+            currency=self.workspace.currency,
+            rfm=Rfm(
+                row.days_since_last_order,
+                row.order_count,
+                row.net_spend,
+                row.r,
+                row.f,
+                row.m,
+                rfm_text(row, self.run.fitted.rfm.k) if self.run else None,
+                row.segment,
+            ),
+            abc=Abc(row.abc_grade, row.abc_net_spend, row.cumulative_share),
+            clv=Clv(
+                basis=self.settings.clv.basis,
+                historical=row.clv_historical,
+                current=row.clv_current,
+                predicted=row.clv_predicted,
+                total=row.clv_total,
+                horizon_days=self.horizon_days,
+                expected_purchases=row.expected_purchases,
+                expected_purchase_value=row.expected_purchase_value,
+                p_alive=row.p_alive,
+                interval=interval,
+                method=fit.model if fit else None,
+                fallback_reason=fit.fallback_reason if fit else None,
+            ),
+            churn=Churn(row.churn_state, row.churn_probability, None, None, None, []),
+            lifecycle=Lifecycle(row.lifecycle_status, row.lifecycle_stage),
+            recommended_action=RecommendedAction(None, None),
+        )

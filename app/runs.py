@@ -1,0 +1,349 @@
+"""Use case: scoring runs. A run fits a workspace's population as of a moment and stores every customer's scores.
+
+It reads all figures in one snapshot, fits, and writes the scores in one transaction that ends by making the run the
+latest: a run that fails or is killed leaves nothing behind, and is done again from the beginning.
+"""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.analytics.pareto import ParetoCurve
+from app.analytics.population import TotalTooLarge
+from app.errors import InvalidRequest, NotFound
+from app.rejections import explain
+from app.scoring import Fitted, FittedPopulation, FittedRun, Population, day_number, fit_population, score_population
+from app.store import populations as population_store
+from app.store import queue
+from app.store import runs as run_store
+from app.store import scores as score_store
+from app.store import workspaces as workspace_store
+from app.store.engine import autocommit
+from app.store.figures import FIGURE_COLUMNS
+from app.store.workspaces import Workspace
+from app.workspace_settings import WorkspaceSettings, merged
+
+RUN_JOB = "run"
+RUNS_KEPT = 2
+LARGE_RUN_CUSTOMERS = 20_000
+"""From here on a run has a partition of its own; smaller ones share one."""
+
+CUSTOMERS_A_WRITE = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run, as callers see it."""
+
+    id: str
+    status: str
+    as_of: datetime
+    progress: float
+    customers: int
+    fitted: dict[str, Any]
+    settings: dict[str, Any]
+    settings_version: int
+    error: RunError | None
+    requested_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsRecord:
+    version: int
+    settings: WorkspaceSettings
+
+
+def _record(row: Row[Any]) -> RunRecord:
+    fitted = json.loads(row.fitted) if row.fitted else dict.fromkeys(("rfm", "abc", "clv", "churn"))
+    error = RunError(row.error_code, row.error_detail) if row.error_code else None
+    return RunRecord(
+        id=row.name,
+        status=row.status,
+        as_of=row.as_of,
+        progress=row.progress,
+        customers=row.customers,
+        fitted=fitted,
+        settings=json.loads(row.settings),
+        settings_version=row.settings_version,
+        error=error,
+        requested_at=row.requested_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        number=row.id,
+    )
+
+
+def valid_settings(settings: Mapping[str, Any]) -> WorkspaceSettings:
+    """Raises ``InvalidRequest`` that names the first setting at fault."""
+    try:
+        return WorkspaceSettings.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        code, detail, pointer = explain(problem)
+        raise InvalidRequest(detail, code=code, pointer=pointer) from None
+
+
+async def read_settings(engine: AsyncEngine, workspace: Workspace) -> SettingsRecord:
+    async with autocommit(engine).connect() as connection:
+        row = await run_store.read_settings(connection, workspace.id)
+    return SettingsRecord(row.settings_version, WorkspaceSettings.model_validate_json(row.settings))
+
+
+async def change_settings(engine: AsyncEngine, workspace: Workspace, changes: Mapping[str, Any]) -> SettingsRecord:
+    """Lay changes over the workspace's settings: part by part, field by field. Raises ``InvalidRequest``."""
+    async with engine.begin() as connection:
+        row = await run_store.read_settings(connection, workspace.id, lock=True)
+        sparse = merged(json.loads(row.settings), changes)
+        settings = valid_settings(sparse)
+        version = await run_store.write_settings(connection, workspace.id, sparse)
+    return SettingsRecord(version, settings)
+
+
+async def request_run(
+    engine: AsyncEngine,
+    workspace: Workspace,
+    as_of: datetime | None = None,
+    settings: Mapping[str, Any] | None = None,
+    now: datetime | None = None,
+) -> RunRecord:
+    """Queue a run. Its settings are the workspace's with ``settings`` laid over them.
+
+    Raises ``InvalidRequest`` where the settings do not hold together.
+    """
+    now = now or datetime.now(UTC)
+    async with engine.begin() as connection:
+        row = await run_store.read_settings(connection, workspace.id)
+        effective = valid_settings(merged(json.loads(row.settings), settings or {}))
+        run = await run_store.insert_run(
+            connection,
+            workspace.id,
+            f"run_{secrets.token_hex(8)}",
+            as_of or now,
+            effective.model_dump(mode="json"),
+            row.settings_version,
+            now,
+        )
+        # One run at a time a workspace; others wait for their turn.
+        await queue.enqueue(connection, RUN_JOB, str(run.id).encode(), sequence=f"runs of {workspace.id}")
+    return _record(run)
+
+
+def unknown_run() -> NotFound:
+    return NotFound("There is no such run in this workspace.", code="run_not_found")
+
+
+async def get_run(engine: AsyncEngine, workspace: Workspace, name: str) -> RunRecord:
+    async with autocommit(engine).connect() as connection:
+        row = await run_store.find_run(connection, workspace.id, name)
+    if row is None:
+        raise unknown_run()
+    return _record(row)
+
+
+async def get_latest_run(engine: AsyncEngine, workspace: Workspace) -> RunRecord:
+    """The last run that succeeded: the one that lists and live values read. Raises ``NotFound`` without any."""
+    if workspace.latest_run_id is None:
+        raise NotFound("No run has succeeded in this workspace yet.", code="run_not_found")
+    async with autocommit(engine).connect() as connection:
+        row = await run_store.find_run_by_number(connection, workspace.latest_run_id)
+    if row is None:
+        raise unknown_run()
+    return _record(row)
+
+
+async def list_runs(engine: AsyncEngine, workspace: Workspace, before: int | None, limit: int) -> list[RunRecord]:
+    async with autocommit(engine).connect() as connection:
+        rows = await run_store.list_runs(connection, workspace.id, before, limit)
+    return [_record(row) for row in rows]
+
+
+def fitted_run(row: Row[Any]) -> FittedRun:
+    """A succeeded run as scoring reads it."""
+    return FittedRun(
+        id=row.id,
+        name=row.name,
+        as_of=row.as_of,
+        settings=WorkspaceSettings.model_validate_json(row.settings),
+        fitted=Fitted.from_dict(json.loads(row.fitted)),
+        partition=row.partition,
+        kept=row.kept,
+    )
+
+
+class RunFailed(Exception):
+    """A run that can't succeed on these data and settings; the reason is told to whoever asked for it."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+async def execute_run(engine: AsyncEngine, payload: bytes, ending: asyncio.Event) -> None:
+    """Do a queued run, or one that a killed worker left behind. The worker calls it, maybe more than once."""
+    run_id = int(payload)
+    async with autocommit(engine).connect() as connection:
+        run = await run_store.start_run(connection, run_id, datetime.now(UTC))
+    if run is None:
+        return
+    try:
+        await _execute(engine, run, ending)
+    except RunFailed as failure:
+        await _fail(engine, run_id, failure.code, failure.detail)
+    except queue.Interrupted:
+        raise
+    except Exception as error:
+        # Whoever waits for the run is told; the queue logs what it was, or does the job again after an outage.
+        if not queue.is_outage(error):
+            await _fail(engine, run_id, "internal_error", "Something went wrong on our side.")
+        raise
+
+
+async def _fail(engine: AsyncEngine, run_id: int, code: str, detail: str) -> None:
+    async with autocommit(engine).connect() as connection:
+        await run_store.fail_run(connection, run_id, code, detail, datetime.now(UTC))
+
+
+async def _execute(engine: AsyncEngine, run: Row[Any], ending: asyncio.Event) -> None:
+    workspace = await _workspace(engine, run.workspace_id)
+    settings = WorkspaceSettings.model_validate_json(run.settings)
+    population = await _read(engine, workspace, run, settings, ending)
+    try:
+        fit = await asyncio.to_thread(fit_population, population, settings)
+    except TotalTooLarge:
+        raise _too_large() from None
+    await _report(engine, run.id, 0.4, len(population.customer_ids), ending)
+    await _write(engine, workspace, run, settings, population, fit, ending)
+
+
+async def _workspace(engine: AsyncEngine, workspace_id: int) -> Workspace:
+    async with autocommit(engine).connect() as connection:
+        return await workspace_store.get_workspace(connection, workspace_id)
+
+
+def _too_large() -> RunFailed:
+    return RunFailed(
+        "amount_too_large", "A customer's money, or that of all customers, is beyond 900 million millions."
+    )
+
+
+async def _read(
+    engine: AsyncEngine, workspace: Workspace, run: Row[Any], settings: WorkspaceSettings, ending: asyncio.Event
+) -> Population:
+    """All figures, in one snapshot."""
+    as_of_day = workspace.local_day(run.as_of)
+    ids: list[str] = []
+    pieces: list[dict[str, NDArray[np.int64]]] = []
+    snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
+    async with snapshot.connect() as connection:
+        expected = await population_store.count_customers(connection, workspace.id, run.as_of)
+        try:
+            async for piece_ids, piece in population_store.read_population(
+                connection, workspace.id, run.as_of, as_of_day, settings.rfm.window_days
+            ):
+                ids += piece_ids
+                pieces.append(piece)
+                await _report(engine, run.id, 0.3 * len(ids) / max(expected, 1), len(ids), ending)
+        except asyncpg.NumericValueOutOfRangeError:
+            raise _too_large() from None
+    names = pieces[0] if pieces else FIGURE_COLUMNS
+    figures = {
+        name: np.concatenate([piece[name] for piece in pieces]) if pieces else np.zeros(0, dtype=np.int64)
+        for name in names
+    }
+    return Population(day_number(as_of_day), ids, figures)
+
+
+async def _write(
+    engine: AsyncEngine,
+    workspace: Workspace,
+    run: Row[Any],
+    settings: WorkspaceSettings,
+    population: Population,
+    fit: FittedPopulation,
+    ending: asyncio.Event,
+) -> None:
+    """Store all scores and make the run the latest, in one transaction."""
+    size = len(population.customer_ids)
+    partition = run.id if size >= LARGE_RUN_CUSTOMERS else score_store.SHARED_PARTITION
+    async with engine.begin() as connection:
+        if partition != score_store.SHARED_PARTITION:
+            await score_store.make_partition(connection, partition)
+        for start in range(0, size, CUSTOMERS_A_WRITE):
+            rows = slice(start, start + CUSTOMERS_A_WRITE)
+            scores = await asyncio.to_thread(
+                score_population,
+                population.part(rows),
+                settings,
+                fit.fitted,
+                horizon_days=settings.clv.horizon_days,
+                cumulative_share=fit.cumulative_share[rows],
+            )
+            await score_store.copy_scores(connection, workspace.id, run.id, partition, scores)
+            await _report(engine, run.id, 0.4 + 0.5 * min(rows.stop, size) / size, size, ending)
+        await score_store.copy_to_history(connection, run.id, partition, run.as_of)
+        if partition != score_store.SHARED_PARTITION:
+            await score_store.attach_partition(connection, partition)
+        await run_store.succeed_run(
+            connection,
+            run.id,
+            customers=size,
+            fitted=fit.fitted.to_dict() | {"churn": {"method": "inactivity"}},
+            curve=_curve(fit.curve),
+            partition=partition,
+            finished_at=datetime.now(UTC),
+        )
+    async with engine.begin() as connection:
+        for old in await run_store.release_old_runs(connection, workspace.id, RUNS_KEPT):
+            await score_store.drop_scores(connection, old.id, old.partition)
+
+
+def _curve(curve: ParetoCurve) -> dict[str, list[float]]:
+    return {
+        "customers": curve.customers.tolist(),
+        "customer_share": curve.customer_share.tolist(),
+        "spend_share": curve.spend_share.tolist(),
+    }
+
+
+async def _report(engine: AsyncEngine, run_id: int, progress: float, customers: int, ending: asyncio.Event) -> None:
+    """Tell the progress; a point at which the run can be interrupted, since it has stored nothing yet."""
+    if ending.is_set():
+        raise queue.Interrupted
+    async with autocommit(engine).connect() as connection:
+        await run_store.set_progress(connection, run_id, progress, customers)
+
+
+async def schedule_due_runs(engine: AsyncEngine, now: datetime | None = None) -> None:
+    """Queue a run for each workspace whose settings ask for one by now."""
+    now = now or datetime.now(UTC)
+    async with autocommit(engine).connect() as connection:
+        scheduled = await run_store.workspaces_with_schedule(connection)
+    due = [
+        row.id
+        for row in scheduled
+        if not row.pending
+        and (row.last_requested_at is None or now - row.last_requested_at >= timedelta(hours=row.every_hours))
+    ]
+    for workspace_id in due:
+        await request_run(engine, await _workspace(engine, workspace_id), now=now)

@@ -1,0 +1,299 @@
+"""Fit a population and score its customers: the same functions for a run of millions and a live batch of one.
+
+Pure: figures in, scores out. ``app.live`` and ``app.runs`` bring the figures from the store.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.analytics.churn import STATES, churn_state
+from app.analytics.clv import ClvFit, ClvValues, fit_clv, value_clv
+from app.analytics.lifecycle import STAGES, STATUSES, lifecycle_stage, lifecycle_status
+from app.analytics.pareto import GRADES, AbcFit, ParetoCurve, fit_abc, grade_by_boundaries
+from app.analytics.rfm import RfmFit, fit_rfm, score_rfm, score_text
+from app.analytics.summary import CustomerFigures
+from app.workspace_settings import WorkspaceSettings
+
+EPOCH_DAY = date(1970, 1, 1)
+UNITS_PER_CURRENCY = 10_000
+
+COUNT_FIGURES = (
+    "order_count",
+    "purchase_days",
+    "window_order_count",
+    "year_order_count",
+    "year_purchase_days",
+    "prior_year_order_count",
+)
+DAY_FIGURES = ("first_purchase_day", "last_purchase_day")
+MONEY_FIGURES = (
+    "net_spend",
+    "net_cost",
+    "order_spend",
+    "first_day_spend",
+    "first_day_cost",
+    "window_net_spend",
+    "year_net_spend",
+    "year_cost",
+    "half_net_spend",
+    "prior_half_net_spend",
+)
+
+
+def day_number(day: date) -> int:
+    """Days since 1970-01-01."""
+    return (day - EPOCH_DAY).days
+
+
+def _as_floats(units: NDArray[Any]) -> NDArray[np.float64]:
+    """Money in currency units, each the float nearest to the exact amount."""
+    money: NDArray[np.float64] = units.astype(np.float64) / UNITS_PER_CURRENCY
+    return money
+
+
+@dataclass(frozen=True)
+class Population:
+    """Customers and their figures as of one day, a row each.
+
+    ``figures`` has an integer array per name: counts, days since 1970-01-01, and money in ten-thousandths of the
+    currency unit, all exact.
+    """
+
+    as_of_day: int
+    customer_ids: Sequence[str]
+    figures: Mapping[str, NDArray[Any]]
+
+    @cached_property
+    def arrays(self) -> CustomerFigures:
+        """As the scores read them: money as float64."""
+        money: dict[str, Any] = {
+            name: self.figures[name].astype(np.float64) / UNITS_PER_CURRENCY for name in MONEY_FIGURES
+        }
+        whole: dict[str, Any] = {name: self.figures[name] for name in COUNT_FIGURES + DAY_FIGURES}
+        return CustomerFigures(as_of_day=self.as_of_day, **whole, **money)
+
+    def on_basis(self, basis: str, net: str, cost: str) -> NDArray[Any]:
+        """Exact money of a period: net spend, or net spend less cost."""
+        return self.figures[net] - self.figures[cost] if basis == "margin" else self.figures[net]
+
+    def part(self, rows: slice) -> "Population":
+        return Population(
+            self.as_of_day,
+            self.customer_ids[rows],
+            {name: column[rows] for name, column in self.figures.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a run learned of its population; all that a live score needs besides the customer's own figures."""
+
+    rfm: RfmFit
+    abc: AbcFit
+    clv: ClvFit
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"rfm": self.rfm.to_dict(), "abc": self.abc.to_dict(), "clv": self.clv.to_dict()}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Fitted":
+        return cls(RfmFit.from_dict(stored["rfm"]), AbcFit.from_dict(stored["abc"]), ClvFit.from_dict(stored["clv"]))
+
+
+@dataclass(frozen=True)
+class FittedPopulation:
+    """A fit, with what only the population as a whole can tell."""
+
+    fitted: Fitted
+    cumulative_share: NDArray[np.float64]
+    curve: ParetoCurve
+
+
+def fit_population(population: Population, settings: WorkspaceSettings) -> FittedPopulation:
+    """Fit everything that depends on all customers together; rows in the order of customer_id ("C" collation)."""
+    arrays = population.arrays
+    recency: dict[str, Any] = {
+        "days_since_last_order": arrays.days_since_last_order,
+        "order_count": arrays.window_order_count,
+        "net_spend": arrays.window_net_spend,
+        "has_order": arrays.has_order,
+        "customer_ids": population.customer_ids,
+    }
+    rfm = fit_rfm(settings.rfm.analytic(), **recency)
+    segment = score_rfm(rfm, as_of_day=population.as_of_day, **recency).segment
+    abc = fit_abc(
+        population.on_basis(settings.abc.basis, "net_spend", "net_cost"),
+        arrays.has_order,
+        population.customer_ids,
+        settings.abc.analytic(),
+    )
+    clv = fit_clv(
+        arrays,
+        segment,
+        rfm.segments,
+        basis=settings.clv.basis,
+        lifespan_years=settings.clv.lifespan_years,
+    )
+    return FittedPopulation(Fitted(rfm, abc.fit, clv), abc.cumulative_share, abc.curve)
+
+
+class ScoreRow(NamedTuple):
+    """The scores of one customer, in the order of the columns of ``scores``; null where nothing can be said."""
+
+    customer_id: str
+    days_since_last_order: int | None
+    order_count: int
+    net_spend: Decimal
+    r: int | None
+    f: int | None
+    m: int | None
+    segment: str | None
+    abc_grade: str | None
+    abc_net_spend: Decimal
+    cumulative_share: float | None
+    clv_historical: Decimal
+    clv_current: Decimal
+    clv_predicted: Decimal | None
+    clv_total: Decimal | None
+    expected_purchases: float | None
+    expected_purchase_value: Decimal | None
+    p_alive: float | None
+    interval_low: Decimal | None
+    interval_high: Decimal | None
+    churn_state: str
+    churn_probability: float | None
+    lifecycle_status: str
+    lifecycle_stage: str | None
+
+
+def score_population(
+    population: Population,
+    settings: WorkspaceSettings,
+    fitted: Fitted | None,
+    *,
+    horizon_days: int,
+    cumulative_share: NDArray[np.float64] | None = None,
+) -> list[ScoreRow]:
+    """Score customers, with the fit of a run or, where there is none, with what needs no population.
+
+    ``cumulative_share`` is the population's, NaN where it no longer holds.
+    """
+    arrays = population.arrays
+    has_order = arrays.has_order
+    size = has_order.size
+    days_since = arrays.days_since_last_order
+    no_code = np.full(size, -1, dtype=np.int8)
+    segments: tuple[str, ...] = ()
+    r = f = m = segment = grade = no_code
+    abc_units = population.on_basis(settings.abc.basis, "net_spend", "net_cost")
+    clv: ClvValues | None = None
+    if fitted is not None:
+        scores = score_rfm(
+            fitted.rfm,
+            as_of_day=population.as_of_day,
+            days_since_last_order=days_since,
+            order_count=arrays.window_order_count,
+            net_spend=arrays.window_net_spend,
+            has_order=has_order,
+            customer_ids=population.customer_ids,
+        )
+        r, f, m, segment, segments = scores.r, scores.f, scores.m, scores.segment, fitted.rfm.segments
+        grade = grade_by_boundaries(fitted.abc, abc_units, has_order, population.customer_ids)
+        clv = value_clv(fitted.clv, arrays, segment, horizon_days=horizon_days)
+    state = churn_state(days_since, has_order, method=settings.churn.method, limits=settings.churn.analytic())
+    status = lifecycle_status(
+        has_order=has_order,
+        days_since_last_order=days_since,
+        T_days=arrays.T_days,
+        year_purchase_days=arrays.year_purchase_days,
+    )
+    stage = lifecycle_stage(
+        has_order=has_order,
+        churn_state=state,
+        half_net_spend=arrays.half_net_spend,
+        prior_half_net_spend=arrays.prior_half_net_spend,
+        purchase_days=arrays.purchase_days,
+        T_days=arrays.T_days,
+    )
+    historical = population.on_basis(settings.clv.basis, "net_spend", "net_cost")
+    current = population.on_basis(settings.clv.basis, "year_net_spend", "year_cost")
+    null: list[None] = [None] * size
+    predicted = _units(clv.predicted) if clv else null
+    total = [None if p is None else int(h) + p for h, p in zip(historical.tolist(), predicted, strict=True)]
+    columns: tuple[Sequence[Any], ...] = (
+        population.customer_ids,
+        [days if known else None for days, known in zip(days_since.tolist(), has_order.tolist(), strict=True)],
+        arrays.window_order_count.tolist(),
+        _money(population.figures["window_net_spend"].tolist()),
+        _grades(r),
+        _grades(f),
+        _grades(m),
+        _names(segment, segments),
+        _names(grade, GRADES),
+        _money(abc_units.tolist()),
+        null if cumulative_share is None else _floats(cumulative_share),
+        _money(historical.tolist()),
+        _money(current.tolist()),
+        _money(predicted),
+        _money(total),
+        _floats(clv.expected_purchases) if clv else null,
+        _money(_units(clv.expected_purchase_value)) if clv else null,
+        _floats(clv.p_alive) if clv else null,
+        _money(_units(clv.interval_low)) if clv else null,
+        _money(_units(clv.interval_high)) if clv else null,
+        _names(state, STATES),
+        null,
+        _names(status, STATUSES),
+        _names(stage, STAGES),
+    )
+    return [ScoreRow(*row) for row in zip(*columns, strict=True)]
+
+
+def rfm_text(row: ScoreRow, k: int) -> str | None:
+    """The three grades in one text."""
+    if row.r is None or row.f is None or row.m is None:
+        return None
+    return score_text(row.r, row.f, row.m, k)
+
+
+def _units(money: NDArray[np.float64]) -> list[int | None]:
+    """Money as the ten-thousandths nearest to it, null where it is not known."""
+    rounded = np.rint(money * UNITS_PER_CURRENCY)
+    return [None if units != units else int(units) for units in rounded.tolist()]
+
+
+def _money(units: Sequence[int | None]) -> list[Decimal | None]:
+    return [None if one is None else Decimal(one).scaleb(-4) for one in units]
+
+
+def _floats(values: NDArray[np.float64]) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]
+
+
+def _grades(codes: NDArray[np.int8]) -> list[int | None]:
+    return [None if code < 0 else code for code in codes.tolist()]
+
+
+def _names(codes: NDArray[np.int8], names: Sequence[str]) -> list[str | None]:
+    named = [*names, None]  # a code of −1 is null
+    return [named[code] for code in codes.tolist()]
+
+
+@dataclass(frozen=True)
+class FittedRun:
+    """A succeeded run, as scoring reads it."""
+
+    id: int
+    name: str
+    as_of: datetime
+    settings: WorkspaceSettings
+    fitted: Fitted
+    partition: int
+    kept: bool

@@ -1,0 +1,135 @@
+"""Figures of customers as scoring takes them: of a few for live values, of all in pieces for a run."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.dialects.postgresql import asyncpg as dialect
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.analytics.summary import YEAR_DAYS
+from app.store.engine import driver_connection
+from app.store.figures import FIGURE_COLUMNS, FIGURES_OF_CUSTOMER_RANGE, FIGURES_OF_CUSTOMERS, LIVE_FIGURES
+
+CUSTOMERS_A_PIECE = 50_000
+_DIALECT: Any = dialect.dialect()  # type: ignore[no-untyped-call]
+_CELL = (("length_", ">i4"), ("value_", ">i8"))
+_DAYS = ("first_purchase_day", "last_purchase_day")
+_COUNTS = tuple(name for name in FIGURE_COLUMNS if name.endswith(("_count", "_days")))
+
+
+async def read_customers(
+    connection: AsyncConnection,
+    workspace_id: int,
+    customer_ids: Sequence[str],
+    as_of: datetime,
+    as_of_day: date,
+    window_days: int | None,
+) -> dict[str, Row[Any] | None]:
+    """The figures of the customers that exist, at ``as_of``; None for one with nothing booked by then.
+
+    One statement on the summaries and the periods' orders. Customers with an order event after ``as_of`` take a
+    second one, from all their orders.
+    """
+    # The longest period looked at begins with this day; a day more covers every time zone.
+    since = as_of_day - timedelta(days=max(YEAR_DAYS, window_days or 0) + 1)
+    moment = {
+        "workspace_id": workspace_id,
+        "as_of": as_of,
+        "as_of_day": as_of_day,
+        "window_days": window_days,
+    }
+    rows = await connection.execute(
+        LIVE_FIGURES,
+        {**moment, "customer_ids": customer_ids, "since": datetime.combine(since, time.min, tzinfo=UTC)},
+    )
+    found: dict[str, Row[Any] | None] = {row.customer_id: row for row in rows}
+    later = [
+        customer_id
+        for customer_id, row in found.items()
+        if row is not None and row.latest_order_event_at is not None and row.latest_order_event_at > as_of
+    ]
+    if later:
+        found.update(dict.fromkeys(later))
+        rows = await connection.execute(FIGURES_OF_CUSTOMERS, {**moment, "customer_ids": later})
+        found.update({row.customer_id: row for row in rows})
+    return found
+
+
+def _whole(name: str) -> str:
+    """A figure as a bigint: days since 1970, or ten-thousandths of the currency unit, or a count; 0 for none."""
+    if name in _DAYS:
+        return f"coalesce(figures.{name} - DATE '1970-01-01', 0)::bigint"
+    if name in _COUNTS:
+        return f"coalesce(figures.{name}, 0)::bigint"
+    return f"(coalesce(figures.{name}, 0) * 10000)::bigint"
+
+
+_PIECE = text(f"""
+SELECT {", ".join(_whole(name) for name in FIGURE_COLUMNS)}
+FROM customer_summary AS summary
+LEFT JOIN ({FIGURES_OF_CUSTOMER_RANGE.text}) AS figures USING (customer_id)
+WHERE summary.workspace_id = :workspace_id AND summary.customer_id > :after AND summary.customer_id <= :until
+  AND summary.first_event_at <= CAST(:as_of AS timestamptz)
+ORDER BY customer_id
+""")
+_IDS = text("""
+SELECT customer_id FROM customer_summary
+WHERE workspace_id = :workspace_id AND customer_id > :after AND first_event_at <= CAST(:as_of AS timestamptz)
+ORDER BY customer_id LIMIT :limit
+""")
+
+
+async def count_customers(connection: AsyncConnection, workspace_id: int, as_of: datetime) -> int:
+    count: int = (
+        await connection.execute(
+            text(
+                "SELECT count(*) FROM customer_summary"
+                " WHERE workspace_id = :workspace_id AND first_event_at <= CAST(:as_of AS timestamptz)"
+            ),
+            {"workspace_id": workspace_id, "as_of": as_of},
+        )
+    ).scalar_one()
+    return count
+
+
+async def read_population(
+    connection: AsyncConnection, workspace_id: int, as_of: datetime, as_of_day: date, window_days: int | None
+) -> AsyncIterator[tuple[list[str], dict[str, NDArray[np.int64]]]]:
+    """All customers with an event by ``as_of``, in the order of their ids, in pieces: ids, and an array a figure.
+
+    The caller's transaction is REPEATABLE READ, so that ids, figures and pieces agree.
+    """
+    moment = {"workspace_id": workspace_id, "as_of": as_of}
+    after = ""
+    while True:
+        rows = await connection.execute(_IDS, {**moment, "after": after, "limit": CUSTOMERS_A_PIECE})
+        ids = list(rows.scalars())
+        if not ids:
+            return
+        piece = {"after": after, "until": ids[-1], "as_of_day": as_of_day, "window_days": window_days}
+        yield ids, await _copy_integers(connection, _PIECE, {**moment, **piece}, FIGURE_COLUMNS)
+        after = ids[-1]
+
+
+async def _copy_integers(
+    connection: AsyncConnection, statement: TextClause, values: dict[str, Any], names: Sequence[str]
+) -> dict[str, NDArray[np.int64]]:
+    """Run a query whose columns are all bigint and not null through binary COPY, straight into arrays."""
+    compiled = statement.compile(dialect=_DIALECT)
+    received = bytearray()
+
+    async def receive(data: bytes) -> None:
+        received.extend(data)
+
+    driver = await driver_connection(connection)
+    await driver.copy_from_query(
+        str(compiled), *(values[name] for name in compiled.positiontup or ()), output=receive, format="binary"
+    )
+    # The binary format: a header of 19 bytes, a trailer of 2; a row is its column count, then length and value of each.
+    row = np.dtype([("columns", ">i2"), *((f"{part}{name}", kind) for name in names for part, kind in _CELL)])
+    table = np.frombuffer(received, dtype=row, offset=19, count=(len(received) - 21) // row.itemsize)
+    return {name: table[f"value_{name}"].astype(np.int64) for name in names}

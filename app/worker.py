@@ -1,0 +1,116 @@
+"""The worker: ``python -m app.worker`` does the jobs of the queue, in a process of its own, until SIGTERM.
+
+It outlives a database that restarts. On SIGTERM jobs come to a safe point and go back to the queue. A worker that was
+killed leaves jobs behind that another one takes up once their heartbeat is old.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import runs
+from app.imports import execution
+from app.settings import Settings
+from app.store import queue
+from app.store.engine import create_engine
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_S = 20.0
+GRACE_S = 8.0
+_NICENESS = 5
+_MINUTE_S = 60.0
+
+Job = Callable[[AsyncEngine, bytes, asyncio.Event], Awaitable[None]]
+
+JOBS: dict[str, Job] = {
+    execution.JOB: execution.run_import_job,
+    runs.RUN_JOB: runs.execute_run,
+}
+"""What is done for each kind of job: called with the engine, the job's payload and the event that asks it to stop."""
+
+EVERY_MINUTE: list[Callable[[AsyncEngine], Awaitable[None]]] = [
+    execution.remove_abandoned_uploads,
+    execution.prune_queue_log,
+    runs.schedule_due_runs,
+]
+"""Called about once a minute by every worker, one after another; several workers may do so at the same time."""
+
+
+async def work(settings: Settings, stop: asyncio.Event, heartbeat: timedelta) -> None:
+    """Do jobs until ``stop``."""
+    if settings.database_url is None:
+        raise SystemExit("PERENNIAL_DATABASE_URL is not set; `make run` starts the worker with that of its own server.")
+    engine = create_engine(settings.database_url, pool_size=queue.CONCURRENT_JOBS * 2, statement_timeout_ms=0)
+
+    def bound(job: Job) -> queue.Handler:
+        return lambda payload, ending: job(engine, payload, ending)
+
+    housekeeping = asyncio.create_task(_keep_house(engine, stop))
+    try:
+        await queue.serve(
+            settings.database_url,
+            {name: bound(job) for name, job in JOBS.items()},
+            stop,
+            heartbeat=heartbeat,
+            grace=timedelta(seconds=GRACE_S),
+        )
+    finally:
+        housekeeping.cancel()
+        await asyncio.wait({housekeeping}, timeout=1)
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(engine.dispose(), 2)
+
+
+async def _keep_house(engine: AsyncEngine, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        for chore in EVERY_MINUTE:
+            try:
+                await chore(engine)
+            except Exception as error:  # One chore that fails keeps no other from being done.
+                if queue.is_outage(error):
+                    logger.warning("%s: no database now, tried again in a minute", chore.__name__)
+                else:
+                    logger.exception("%s failed", chore.__name__)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _MINUTE_S)
+
+
+async def _main(settings: Settings, heartbeat: timedelta) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await work(settings, stop, heartbeat)
+    # A thread of a job that was cut short can't be ended, and nothing that it computes matters any more: don't wait.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m app.worker", description="Do the jobs of the queue.")
+    parser.add_argument(
+        "--heartbeat",
+        type=float,
+        default=HEARTBEAT_S,
+        metavar="SECONDS",
+        help="age of the last sign of life at which another worker takes a job over (default: %(default)g)",
+    )
+    arguments = parser.parse_args()
+    settings = Settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)  # Requests go first.
+    asyncio.run(_main(settings, timedelta(seconds=arguments.heartbeat)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Runs, and the reads that stand on them: one fit, the same number live and stored."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest_asyncio
+from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import runs
+from tests.conftest import Client, event, order
+
+AS_OF = "2026-01-01T00:00:00Z"
+
+
+async def finish_runs(client: Client, engine: AsyncEngine) -> None:
+    """Do the workspace's queued runs as the worker does."""
+    async with engine.connect() as connection:
+        ids = (
+            await connection.execute(
+                text("SELECT id FROM runs WHERE workspace_id = :id AND status = 'queued' ORDER BY id"),
+                {"id": client.workspace.id},
+            )
+        ).scalars()
+        queued = list(ids)
+    for run_id in queued:
+        await runs.execute_run(engine, str(run_id).encode(), asyncio.Event())
+
+
+async def run(client: Client, engine: AsyncEngine, **request: Any) -> dict[str, Any]:
+    """Ask for a run, do it, and answer it."""
+    response = await client.http.post("/v1/runs", json={"as_of": AS_OF, **request})
+    assert response.status_code == 202, response.text
+    await finish_runs(client, engine)
+    return await client.get(f"/v1/runs/{response.json()['id']}")
+
+
+@pytest_asyncio.fixture
+async def shop(client: Client) -> AsyncIterator[Client]:
+    """Thirty customers: number n has n orders of n.50 each, the last one n days before the run; one never bought."""
+    events = [event("customer.created", "prospect", "2025-01-01T00:00:00Z", name="Ada")]
+    for number in range(1, 31):
+        for placed in range(number):
+            events.append(
+                order(
+                    f"o-{placed}",
+                    f"{number}.50",
+                    f"2025-{12 - (placed % 6):02}-{31 - number if placed % 6 else 1:02}T12:00:00Z",
+                    customer_id=f"c-{number:02}",
+                )
+            )
+    receipt = await client.record(*events)
+    assert receipt["rejected"] == 0
+    yield client
+
+
+async def test_live_and_cached_values_are_the_same_number(shop: Client, engine: AsyncEngine) -> None:
+    done = await run(shop, engine)
+    assert (done["status"], done["customers"], done["progress"]) == ("succeeded", 31, 1.0)
+    page = await shop.get("/v1/values", limit=1000)
+    assert page["run_id"] == done["id"]
+    assert len(page["data"]) == 31
+    for cached in page["data"]:
+        live = await shop.get(f"/v1/customers/{cached['customer_id']}/value", as_of=AS_OF)
+        assert {**cached, "source": "live"} == live
+
+
+async def test_a_large_run_has_a_partition_of_its_own_and_reads_the_same(
+    shop: Client, engine: AsyncEngine, monkeypatch: Any
+) -> None:
+    small = await run(shop, engine)
+    before = (await shop.get("/v1/values", limit=1000))["data"]
+    monkeypatch.setattr(runs, "LARGE_RUN_CUSTOMERS", 10)
+    monkeypatch.setattr(runs, "CUSTOMERS_A_WRITE", 7)
+    large = await run(shop, engine)
+    after = (await shop.get("/v1/values", limit=1000))["data"]
+    assert small["id"] != large["id"]
+    assert [{**value, "run_id": None} for value in after] == [{**value, "run_id": None} for value in before]
+
+
+async def test_every_sort_pages_through_all_customers_once(shop: Client, engine: AsyncEngine) -> None:
+    await run(shop, engine)
+    keys: dict[str, Any] = {
+        "customer_id": lambda value: value["customer_id"],
+        "net_spend": lambda value: float(value["rfm"]["net_spend"]),
+        "days_since_last_order": lambda value: value["rfm"]["days_since_last_order"],
+        "order_count": lambda value: value["rfm"]["order_count"],
+        "clv_total": lambda value: float(value["clv"]["total"]) if value["clv"]["total"] else None,
+        "churn_probability": lambda value: value["churn"]["probability"],
+    }
+    for sort, key in keys.items():
+        for prefix in ("", "-"):
+            values: list[dict[str, Any]] = []
+            cursor = ""
+            while cursor is not None:
+                page = await shop.get("/v1/values", sort=prefix + sort, limit=4, cursor=cursor)
+                values += page["data"]
+                cursor = page["next_cursor"]
+            assert len({value["customer_id"] for value in values}) == len(values) == 31, sort
+            known = [key(value) for value in values if key(value) is not None]
+            assert known == sorted(known, reverse=bool(prefix)), sort
+            assert all(key(value) is None for value in values[len(known) :]), sort
+
+
+async def test_filters_choose_what_they_say(shop: Client, engine: AsyncEngine) -> None:
+    await run(shop, engine)
+    everyone = (await shop.get("/v1/values", limit=1000))["data"]
+    chosen = (await shop.get("/v1/values", abc="A", limit=1000))["data"]
+    assert chosen == [value for value in everyone if value["abc"]["grade"] == "A"]
+    chosen = (await shop.get("/v1/values", net_spend_min="100", net_spend_max="400.00", limit=1000))["data"]
+    assert 0 < len(chosen) < 31
+    assert chosen == [value for value in everyone if 100 <= float(value["rfm"]["net_spend"]) <= 400]
+    chosen = (await shop.get("/v1/values", lifecycle_status="prospect"))["data"]
+    assert [value["customer_id"] for value in chosen] == ["prospect"]
+
+
+async def test_late_events_change_live_answers_but_never_a_stored_run(shop: Client, engine: AsyncEngine) -> None:
+    await run(shop, engine)
+    stored = await shop.get("/v1/customers/c-05/value", source="cached")
+    await shop.record(order("late", "1000.00", "2025-12-02T00:00:00Z", customer_id="c-05"))
+    assert await shop.get("/v1/customers/c-05/value", source="cached") == stored
+    live = await shop.get("/v1/customers/c-05/value", as_of=AS_OF)
+    assert float(live["rfm"]["net_spend"]) == float(stored["rfm"]["net_spend"]) + 1000
+    assert live["abc"]["cumulative_share"] is None
+    assert live["abc"]["grade"] == "A"
+
+
+async def test_without_a_run_live_answers_and_cached_says_why_not(client: Client) -> None:
+    await client.record(order("o-1"))
+    live = await client.get("/v1/customers/c-1/value", as_of="2025-01-10T00:00:00Z")
+    assert live["run_id"] is None
+    assert live["rfm"] == {
+        "days_since_last_order": 7,
+        "order_count": 1,
+        "net_spend": "10.00",
+        **dict.fromkeys(("r", "f", "m", "score", "segment")),
+    }
+    assert (live["churn"]["state"], live["lifecycle"]["status"]) == ("active", "new")
+    for path in ("/v1/values", "/v1/customers/c-1/value?source=cached"):
+        response = await client.http.get(path)
+        assert (response.status_code, response.json()["code"]) == (409, "no_run")
+
+
+async def test_a_customer_that_the_run_did_not_score_is_not_scored(shop: Client, engine: AsyncEngine) -> None:
+    await run(shop, engine)
+    await shop.record(order("o-1", customer_id="newcomer"))
+    response = await shop.http.get("/v1/customers/newcomer/value?source=cached")
+    assert (response.status_code, response.json()["code"]) == (404, "not_scored")
+    response = await shop.http.get(f"/v1/customers/c-05/value?source=cached&as_of={AS_OF}")
+    assert response.status_code == 422
+
+
+async def test_two_runs_are_kept_and_cursors_of_older_ones_are_gone(shop: Client, engine: AsyncEngine) -> None:
+    await run(shop, engine)
+    first = await shop.get("/v1/values", limit=4)
+    await run(shop, engine)
+    again = await shop.http.get("/v1/values", params={"limit": 4, "cursor": first["next_cursor"]})
+    assert again.json()["run_id"] == first["run_id"]
+    await run(shop, engine)
+    gone = await shop.http.get("/v1/values", params={"limit": 4, "cursor": first["next_cursor"]})
+    assert (gone.status_code, gone.json()["code"]) == (410, "run_gone")
+
+
+async def test_settings_are_validated_versioned_and_recorded_in_runs(shop: Client, engine: AsyncEngine) -> None:
+    assert (await shop.get("/v1/settings"))["version"] == 1
+    changed = await shop.http.patch("/v1/settings", json={"rfm": {"k": 3}})
+    assert (changed.json()["version"], changed.json()["rfm"]["k"]) == (2, 3)
+    refused = await shop.http.patch("/v1/settings", json={"rfm": {"k": 11}})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["pointer"] == "/rfm/k"
+    done = await run(shop, engine, settings={"abc": {"preset": "literal"}})
+    assert (done["settings_version"], done["settings"]["rfm"]["k"]) == (2, 3)
+    assert done["settings"]["abc"]["preset"] == "literal"
+    assert done["fitted"]["abc"]["b_share"] == "0.99"
+
+
+async def test_values_query_answers_in_the_order_asked_and_names_the_unknown(shop: Client, engine: AsyncEngine) -> None:
+    await run(shop, engine)
+    response = await shop.http.post(
+        "/v1/values/query", json={"customer_ids": ["c-07", "nobody", "c-03", "c-07"], "as_of": AS_OF}
+    )
+    answer = response.json()
+    assert [value["customer_id"] for value in answer["data"]] == ["c-07", "c-03"]
+    assert answer["not_found"] == ["nobody"]
+    assert answer["data"][0] == await shop.get("/v1/customers/c-07/value", as_of=AS_OF)
+
+
+async def test_schedule_queues_a_run_once_it_is_due(client: Client, engine: AsyncEngine, app: FastAPI) -> None:
+    await client.record(order("o-1"))
+    await client.http.patch("/v1/settings", json={"runs": {"every_hours": 24}})
+    await runs.schedule_due_runs(engine)
+    await runs.schedule_due_runs(engine)
+    listed = await client.get("/v1/runs")
+    assert [one["status"] for one in listed["data"]] == ["queued"]
+    await finish_runs(client, engine)
+    await runs.schedule_due_runs(engine)
+    assert len((await client.get("/v1/runs"))["data"]) == 1
