@@ -6,16 +6,28 @@ An event is content that never changes once it is acknowledged. Validation gives
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StrictBool,
+    TypeAdapter,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
+from app.catalogue import CATALOGUE, EventField, EventKind
 from app.scalars import (
     Currency,
     Day,
     Id,
     Instant,
+    LongText,
     Money,
     PositiveMoney,
     Quantity,
@@ -24,6 +36,7 @@ from app.scalars import (
     Text50,
     Text100,
     Text200,
+    storable,
 )
 
 CustomerKind = Literal["consumer", "business", "distributor", "agent", "supplier", "internal"]
@@ -40,11 +53,12 @@ def _read_attributes(value: Any) -> dict[str, AttributeValue]:
         raise PydanticCustomError("attributes", "must be an object of scalar values")
     if len(value) > 100:
         raise PydanticCustomError("attributes", "must have at most 100 keys")
-    return {_attribute_key(key): _attribute_value(item) for key, item in value.items()}
+    # In the order of their keys, which is no part of the content.
+    return {_attribute_key(key): _attribute_value(value[key]) for key in sorted(value)}
 
 
 def _attribute_key(key: str) -> str:
-    if not 1 <= len(key) <= 100 or not _storable(key):
+    if not 1 <= len(key) <= 100 or not storable(key):
         raise PydanticCustomError("attributes", "keys must be texts of 1 to 100 characters")
     return key
 
@@ -52,7 +66,7 @@ def _attribute_key(key: str) -> str:
 def _attribute_value(value: Any) -> AttributeValue:
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, str) and len(value) <= 1_000 and _storable(value):
+    if isinstance(value, str) and len(value) <= 1_000 and storable(value):
         return value
     if isinstance(value, int | Decimal):
         number = float(value) if -(10**15) < value < 10**15 else None
@@ -61,11 +75,6 @@ def _attribute_value(value: Any) -> AttributeValue:
     raise PydanticCustomError(
         "attributes", "values must be texts of at most 1000 characters, numbers below 1e15, booleans or null"
     )
-
-
-def _storable(text: str) -> bool:
-    """Whether PostgreSQL can hold the text: no NUL and no lone surrogate."""
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 Attributes = Annotated[
@@ -192,9 +201,76 @@ class OrderDelivered(BaseEvent):
     data: OrderDeliveredData
 
 
-Event = Annotated[
-    CustomerCreated | CustomerUpdated | OrderPlaced | OrderCancelled | OrderRefunded | OrderDelivered,
-    Field(discriminator="type"),
-]
+class InteractionEvent(BaseEvent):
+    """What the catalogue describes: one class each, made from it, so that there is one description."""
 
-event_list: TypeAdapter[Sequence[Event]] = TypeAdapter(list[Event])
+    type: str
+    data: EventData
+
+
+def _number(low: float | None, high: float | None) -> Any:
+    """A JSON number within limits, as a float."""
+
+    def read(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+            raise PydanticCustomError("number", "must be a number")
+        if not (-1e15 if low is None else low) <= value <= (1e15 if high is None else high):
+            raise PydanticCustomError("number_out_of_range", f"must be between {low:g} and {high:g}")
+        return float(value)
+
+    schema: dict[str, Any] = {"type": "number"}
+    schema |= {} if low is None else {"minimum": low}
+    schema |= {} if high is None else {"maximum": high}
+    return Annotated[float, PlainValidator(read), WithJsonSchema(schema)]
+
+
+def _field_type(field: EventField) -> Any:
+    plain: dict[str, Any] = {"id": Id, "label": Text100, "text": LongText, "boolean": StrictBool, "moment": Instant}
+    if field.kind == "choice":
+        return Literal[field.values]
+    return _number(field.low, field.high) if field.kind == "number" else plain[field.kind]
+
+
+def _interaction(kind: EventKind) -> type[InteractionEvent]:
+    name = "".join(word.capitalize() for word in kind.name.replace(".", "_").split("_"))
+    fields: dict[str, Any] = {
+        field.name: (_field_type(field), Field(description=field.meaning or None))
+        if field.required
+        else (_field_type(field) | None, Field(default=None, description=field.meaning or None))
+        for field in kind.fields
+    }
+    data = create_model(f"{name}Data", __base__=EventData, **fields)
+    tag: Any = Literal[kind.name]
+    return create_model(
+        name,
+        __base__=InteractionEvent,
+        __doc__=kind.meaning,
+        type=(tag, ...),
+        data=(data, ...),
+    )
+
+
+INTERACTIONS = tuple(_interaction(kind) for kind in CATALOGUE if kind.name != "order.delivered")
+
+Event = (
+    CustomerCreated
+    | CustomerUpdated
+    | OrderPlaced
+    | OrderCancelled
+    | OrderRefunded
+    | OrderDelivered
+    | InteractionEvent
+)
+
+EVENT_CLASSES: tuple[type[BaseEvent], ...] = (
+    CustomerCreated,
+    CustomerUpdated,
+    OrderPlaced,
+    OrderCancelled,
+    OrderRefunded,
+    OrderDelivered,
+    *INTERACTIONS,
+)
+EventUnion: Any = Annotated[Union[EVENT_CLASSES], Field(discriminator="type")]  # noqa: UP007 - made of a tuple
+
+event_list: TypeAdapter[Sequence[Event]] = TypeAdapter(list[EventUnion])

@@ -36,6 +36,11 @@ from app.store.workspaces import Workspace
 
 FUTURE_TOLERANCE = timedelta(hours=24)
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+SUMMARISED = frozenset(
+    ("customer.created", "customer.updated", "order.placed", "order.cancelled", "order.refunded")
+)
+"""Events that profile and figures are made of; all others are interactions, which speak of churn."""
+
 INLINE_EVENTS = 100
 """Larger batches are validated in a thread, so that other requests are answered meanwhile."""
 
@@ -247,7 +252,7 @@ async def _find_known(
 def _needs_order(row: EventRow) -> bool:
     if row.type == "order.placed":
         return True
-    return row.type == "order.refunded" and row.currency is not None
+    return row.type == "order.refunded" and (row.currency is not None or row.exchange_rate is not None)
 
 
 def _decide(
@@ -324,6 +329,7 @@ async def _update_summaries(
         changes.customer_ids.append(customer_id)
         changes.event_counts.append(len(batch))
         changes.adjustment_counts.append(len(adjusting))
+        changes.interaction_counts.append(sum(row.type not in SUMMARISED for row in batch))
         changes.latest_order_event_ats.append(max(order_moments, default=None))
         changes.first_event_ats.append(min(moments))
         changes.last_event_ats.append(max(moments))

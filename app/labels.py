@@ -1,8 +1,9 @@
 """Labels of codes, in English and Chinese. Codes never change with the language; labels are for people."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 Language = Literal["en", "zh"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 SEGMENTS: dict[str, dict[Language, str]] = {
     "champions": {"en": "Champions", "zh": "重要价值客户"},

@@ -1,5 +1,6 @@
 """Use case: what customers are worth at any moment, from their events, by the fit of a run where there is one."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,8 +10,10 @@ import numpy as np
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.churn_typing import Interactions, interactions_of
 from app.customers import unknown_customer
 from app.errors import Conflict, Gone, NotFound
+from app.labels import Language, label
 from app.runs import fitted_run, unknown_run
 from app.scoring import (
     COUNT_FIGURES,
@@ -25,13 +28,15 @@ from app.scoring import (
     rfm_text,
     score_population,
 )
+from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store import runs as run_store
 from app.store import scores as score_store
 from app.store.engine import autocommit
+from app.store.populations import FoundCustomer
 from app.store.scores import ScoreFilter
 from app.store.workspaces import Workspace
-from app.value import Abc, Churn, Clv, Interval, Lifecycle, RecommendedAction, Rfm, Value
+from app.value import Abc, Churn, Clv, Evidence, Interval, Lifecycle, RecommendedAction, Rfm, TypeProbabilities, Value
 from app.workspace_settings import WorkspaceSettings
 
 MOST_FITS = 256
@@ -82,6 +87,7 @@ async def live_values(
     *,
     horizon_days: int | None = None,
     run_name: str | None = None,
+    language: Language = "en",
 ) -> Values:
     """Values at ``as_of`` from the events themselves, in the order asked for.
 
@@ -99,10 +105,13 @@ async def live_values(
         )
         known = [customer_id for customer_id in ids if customer_id in rows]
         stored = await _stored_shares(connection, workspace, run, known)
+        interactions = await _interactions(connection, workspace, settings, rows, known, as_of)
     population = _population(known, rows, day_number(as_of_day), settings.rfm.window_days)
     horizon = horizon_days or settings.clv.horizon_days
-    scores = score_population(population, settings, run.fitted if run else None, horizon_days=horizon)
-    context = _Context(workspace, settings, run, as_of, "live", horizon)
+    scores = score_population(
+        population, settings, run.fitted if run else None, horizon_days=horizon, interactions=interactions
+    )
+    context = _Context(workspace, settings, run, as_of, "live", horizon, language)
     values = [
         context.value(row if stored.get(row.customer_id) is None else _with_share(row, stored[row.customer_id]))
         for row in scores
@@ -119,10 +128,18 @@ async def live_value(
     *,
     horizon_days: int | None = None,
     run_name: str | None = None,
+    language: Language = "en",
 ) -> Value:
     """One customer's value; raises ``NotFound`` where there is no such customer."""
     found = await live_values(
-        engine, fits, workspace, [customer_id], as_of, horizon_days=horizon_days, run_name=run_name
+        engine,
+        fits,
+        workspace,
+        [customer_id],
+        as_of,
+        horizon_days=horizon_days,
+        run_name=run_name,
+        language=language,
     )
     if found.not_found:
         raise unknown_customer()
@@ -130,7 +147,12 @@ async def live_value(
 
 
 async def cached_value(
-    engine: AsyncEngine, fits: Fits, workspace: Workspace, customer_id: str, run_name: str | None = None
+    engine: AsyncEngine,
+    fits: Fits,
+    workspace: Workspace,
+    customer_id: str,
+    run_name: str | None = None,
+    language: Language = "en",
 ) -> Value:
     """A customer's value as a run stored it.
 
@@ -143,7 +165,7 @@ async def cached_value(
         if not rows:
             await _require_kept(connection, workspace, run)
             raise NotFound("The run did not score this customer.", code="not_scored")
-    context = _Context(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days)
+    context = _Context(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days, language)
     return context.value(rows[0])
 
 
@@ -158,6 +180,7 @@ async def list_values(
     after: tuple[Any, str] | None,
     limit: int,
     run_name: str | None = None,
+    language: Language = "en",
 ) -> ValueList:
     """A page of the values that a run stored: of the latest, or of the run that a cursor carries.
 
@@ -178,8 +201,24 @@ async def list_values(
         )
         if not rows:
             await _require_kept(connection, workspace, run)
-    context = _Context(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days)
+    context = _Context(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days, language)
     return ValueList(run.name, run.as_of, [context.value(row) for row in rows])
+
+
+async def _interactions(
+    connection: AsyncConnection,
+    workspace: Workspace,
+    settings: WorkspaceSettings,
+    rows: Mapping[str, FoundCustomer],
+    customer_ids: Sequence[str],
+    as_of: datetime,
+) -> Interactions | None:
+    """What happened to the customers beside orders; None, and nothing read, where the summaries know of nothing."""
+    speaking = [customer_id for customer_id in customer_ids if rows[customer_id].interaction_count]
+    if not speaking:
+        return None
+    events = await interaction_store.read_interactions(connection, workspace.id, speaking, as_of)
+    return interactions_of(events, customer_ids, as_of, workspace.time_zone, settings.churn)
 
 
 async def _run(connection: AsyncConnection, fits: Fits, workspace: Workspace, run_name: str | None) -> FittedRun | None:
@@ -230,12 +269,12 @@ def _with_share(row: ScoreRow, stored: Row[Any]) -> ScoreRow:
 
 def _population(
     customer_ids: Sequence[str],
-    rows: Mapping[str, Row[Any] | None],
+    rows: Mapping[str, FoundCustomer],
     as_of_day: int,
     window_days: int | None,
 ) -> Population:
     """The figures of a few customers as arrays; one with nothing booked has zeros."""
-    found = [rows[customer_id] for customer_id in customer_ids]
+    found = [rows[customer_id].figures for customer_id in customer_ids]
 
     def column(name: str) -> list[Any]:
         return [getattr(row, name, None) for row in found]
@@ -264,6 +303,7 @@ class _Context:
     as_of: datetime
     source: str
     horizon_days: int
+    language: Language
 
     def value(self, row: Any) -> Value:
         """The value that a row of scores tells: one just computed, or one that was stored."""
@@ -302,7 +342,21 @@ class _Context:
                 method=fit.model if fit else None,
                 fallback_reason=fit.fallback_reason if fit else None,
             ),
-            churn=Churn(row.churn_state, row.churn_probability, None, None, None, []),
+            churn=_churn(row),
             lifecycle=Lifecycle(row.lifecycle_status, row.lifecycle_stage),
-            recommended_action=RecommendedAction(None, None),
+            recommended_action=RecommendedAction(
+                row.action, label("action", row.action, self.language) if row.action else None
+            ),
         )
+
+
+def _churn(row: Any) -> Churn:
+    evidence = json.loads(row.evidence) if isinstance(row.evidence, str) else row.evidence or []
+    return Churn(
+        row.churn_state,
+        row.churn_probability,
+        row.churn_type,
+        row.churn_subtype,
+        TypeProbabilities(*row.type_probabilities) if row.type_probabilities else None,
+        [Evidence(**{**told, "occurred_at": datetime.fromisoformat(told["occurred_at"])}) for told in evidence],
+    )

@@ -15,14 +15,13 @@ from app.scalars import ID_PATTERN
 
 _ID = re.compile(ID_PATTERN)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_TAG = re.compile(r"[a-z_]+\.[a-z_]+")
 
 # The sentences of pydantic that repeat nothing of the input but its own limits; others are written here.
 _DETAILS = {
     "missing": "is required",
     "extra_forbidden": "is not a known field",
     "string_type": "must be a text",
-    "string_unicode": "must be a text of valid Unicode",
+    "string_unicode": "must be valid Unicode",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
     "dict_type": "must be an object",
@@ -54,10 +53,10 @@ def valid_id(value: Any) -> str | None:
 
 def explain(error: Any) -> tuple[str, str, str]:
     """Code, detail and JSON pointer of one of pydantic's errors, whose ``loc`` starts at the object itself."""
-    kind, location, context = error["type"], error["loc"], error.get("ctx", {})
+    kind, context = error["type"], error.get("ctx", {})
+    names = [str(part) for part in error["loc"]]
     if kind.startswith("union_tag"):
-        location = (*location, "type")
-    names = [str(part) for part in location if not (isinstance(part, str) and _TAG.fullmatch(part))]
+        names.append("type")
     if names and kind == "extra_forbidden" and _PLAIN_NAME.fullmatch(names[-1]) is None:
         names.pop()
         detail = "has an unknown field"
@@ -76,8 +75,10 @@ def explain(error: Any) -> tuple[str, str, str]:
         bound = f"most {context['max_length']}" if kind.endswith("long") else f"least {context['min_length']}"
         detail = f"must have at {bound} {what}"
     else:
-        detail = error["msg"]
-    subject = names[-1] if names else "the event"
+        detail = error["msg"].replace("Input should be", "must be")
+    # The place within a list is told with the list's name.
+    start = next((place for place in reversed(range(len(names))) if not names[place].isdecimal()), 0)
+    subject = "/".join(names[start:]) or "the event"
     pointer = "".join(f"/{name.replace('~', '~0').replace('/', '~1')}" for name in names)
     return _CODES.get(kind, "invalid_value"), f"{subject} {detail}.", pointer
 
@@ -95,6 +96,7 @@ def reject_invalid(items: Sequence[Any], error: ValidationError) -> list[Rejecti
             rejections[index] = Rejection(index, None, "malformed_event", unreadable, "")
             continue
         event_id = valid_id(item.get("id")) if isinstance(item, dict) else None
-        code, detail, pointer = explain({**problem, "loc": problem["loc"][1:]})
+        # Beneath the index stands the event's type, by which its class was chosen.
+        code, detail, pointer = explain({**problem, "loc": problem["loc"][2:]})
         rejections[index] = Rejection(index, event_id, code, detail, pointer)
     return list(rejections.values())

@@ -7,7 +7,7 @@ latest: a run that fails or is killed leaves nothing behind, and is done again f
 import asyncio
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,11 +19,14 @@ from pydantic import ValidationError
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.analytics.churn_learning import Learned
 from app.analytics.pareto import ParetoCurve
 from app.analytics.population import TotalTooLarge
+from app.churn_typing import interactions_of, learn_from_labels
 from app.errors import InvalidRequest, NotFound
 from app.rejections import explain
 from app.scoring import Fitted, FittedPopulation, FittedRun, Population, day_number, fit_population, score_population
+from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store import queue
 from app.store import runs as run_store
@@ -40,6 +43,7 @@ LARGE_RUN_CUSTOMERS = 20_000
 """From here on a run has a partition of its own; smaller ones share one."""
 
 CUSTOMERS_A_WRITE = 20_000
+MOST_LABELS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +233,8 @@ async def _execute(engine: AsyncEngine, run: Row[Any], ending: asyncio.Event) ->
     settings = WorkspaceSettings.model_validate_json(run.settings)
     population = await _read(engine, workspace, run, settings, ending)
     try:
-        fit = await asyncio.to_thread(fit_population, population, settings)
+        learned = await _learn(engine, workspace, run, settings, population)
+        fit = await asyncio.to_thread(fit_population, population, settings, learned)
     except TotalTooLarge:
         raise _too_large() from None
     await _report(engine, run.id, 0.4, len(population.customer_ids), ending)
@@ -291,13 +296,12 @@ async def _write(
             await score_store.make_partition(connection, partition)
         for start in range(0, size, CUSTOMERS_A_WRITE):
             rows = slice(start, start + CUSTOMERS_A_WRITE)
+            part = population.part(rows)
+            events = await interaction_store.read_interactions_of_range(
+                connection, workspace.id, part.customer_ids[0], part.customer_ids[-1], run.as_of
+            )
             scores = await asyncio.to_thread(
-                score_population,
-                population.part(rows),
-                settings,
-                fit.fitted,
-                horizon_days=settings.clv.horizon_days,
-                cumulative_share=fit.cumulative_share[rows],
+                _score, workspace, run, settings, part, events, fit.fitted, fit.cumulative_share[rows]
             )
             await score_store.copy_scores(connection, workspace.id, run.id, partition, scores)
             await _report(engine, run.id, 0.4 + 0.5 * min(rows.stop, size) / size, size, ending)
@@ -308,7 +312,7 @@ async def _write(
             connection,
             run.id,
             customers=size,
-            fitted=fit.fitted.to_dict() | {"churn": {"method": "inactivity"}},
+            fitted=fit.fitted.to_dict(),
             curve=_curve(fit.curve),
             partition=partition,
             finished_at=datetime.now(UTC),
@@ -316,6 +320,54 @@ async def _write(
     async with engine.begin() as connection:
         for old in await run_store.release_old_runs(connection, workspace.id, RUNS_KEPT):
             await score_store.drop_scores(connection, old.id, old.partition)
+
+
+def _score(
+    workspace: Workspace,
+    run: Row[Any],
+    settings: WorkspaceSettings,
+    part: Population,
+    events: Sequence[Row[Any]],
+    fitted: Fitted,
+    cumulative_share: NDArray[np.float64],
+) -> list[tuple[Any, ...]]:
+    """The rows that store the scores of a part of the population; evidence as the JSON text that its column takes."""
+    interactions = None
+    if events:
+        interactions = interactions_of(events, part.customer_ids, run.as_of, workspace.time_zone, settings.churn)
+    scores = score_population(
+        part,
+        settings,
+        fitted,
+        horizon_days=settings.clv.horizon_days,
+        interactions=interactions,
+        cumulative_share=cumulative_share,
+    )
+    return [row._replace(evidence=json.dumps(row.evidence)) if row.evidence else row for row in scores]  # type: ignore[arg-type]
+
+
+async def _learn(
+    engine: AsyncEngine, workspace: Workspace, run: Row[Any], settings: WorkspaceSettings, population: Population
+) -> Learned | None:
+    """Learn churn types from people's verdicts on customers of the population; None where there are none."""
+    place = {customer_id: index for index, customer_id in enumerate(population.customer_ids)}
+    async with autocommit(engine).connect() as connection:
+        labels = await interaction_store.read_labels(connection, workspace.id, run.as_of, MOST_LABELS)
+        labels = [label for label in labels if label.customer_id in place]
+        if not labels:
+            return None
+        ids = [label.customer_id for label in labels]
+        events = await interaction_store.read_interactions(connection, workspace.id, ids, run.as_of)
+    interactions = interactions_of(events, ids, run.as_of, workspace.time_zone, settings.churn)
+    rows = np.array([place[customer_id] for customer_id in ids])
+    arrays = population.arrays
+    return await asyncio.to_thread(
+        learn_from_labels,
+        interactions,
+        arrays.last_purchase_day[rows],
+        arrays.has_order[rows],
+        [label.type for label in labels],
+    )
 
 
 def _curve(curve: ParetoCurve) -> dict[str, list[float]]:

@@ -19,7 +19,8 @@ MONEY_LIMIT = Decimal(10) ** 11
 
 _DECIMAL = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,10})?", re.ASCII)
 _INSTANT = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
+    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
@@ -44,11 +45,10 @@ def _decimal(value: Any, places: Decimal, what: str) -> Decimal:
     if not number.is_finite():
         raise PydanticCustomError("decimal", f"must be {what}: a finite number")
     # Looked at first, because rounding 1e999999999 to four places would need a gigabyte of digits.
-    if number.adjusted() > 18:
+    if number and number.adjusted() >= 15:
         raise PydanticCustomError("decimal_too_large", f"must be {what}: the number is too large")
-    if number.adjusted() < -20 and number:
-        raise PydanticCustomError("decimal_too_precise", f"must be {what}: too many decimals")
-    rounded = number.quantize(places)
+    # Zero has no sign here: -0 and 0 are the same content.
+    rounded = number.quantize(places) + 0 if number else places * 0
     if rounded != number:
         raise PydanticCustomError(
             "decimal_too_precise", f"must be {what}: at most {-int(places.as_tuple().exponent)} decimals"
@@ -111,6 +111,11 @@ def read_day(value: Any) -> date:
         return date.fromisoformat(value)
     except ValueError:
         raise PydanticCustomError("day", "must be a day that exists in the calendar") from None
+
+
+def storable(text: str) -> bool:
+    """Whether PostgreSQL can hold the text: no NUL and no lone surrogate."""
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def show_decimal(value: Decimal) -> str:

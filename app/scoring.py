@@ -13,12 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.analytics.churn import STATES, churn_state
+from app.analytics.actions import ACTIONS, clv_tier, fit_clv_tiers, recommended_action
+from app.analytics.churn import AT_RISK, CHURNED, STATES, churn_state
+from app.analytics.churn_learning import Learned
 from app.analytics.clv import ClvFit, ClvValues, fit_clv, value_clv
 from app.analytics.lifecycle import STAGES, STATUSES, lifecycle_stage, lifecycle_status
 from app.analytics.pareto import GRADES, AbcFit, ParetoCurve, fit_abc, grade_by_boundaries
 from app.analytics.rfm import RfmFit, fit_rfm, score_rfm, score_text
+from app.analytics.signals import SUBTYPES, TYPES
 from app.analytics.summary import CustomerFigures
+from app.churn_typing import ChurnFit, ChurnTypes, Interactions, expert_weights, silent_types, type_customers
 from app.workspace_settings import WorkspaceSettings
 
 EPOCH_DAY = date(1970, 1, 1)
@@ -98,13 +102,24 @@ class Fitted:
     rfm: RfmFit
     abc: AbcFit
     clv: ClvFit
+    churn: ChurnFit
 
     def to_dict(self) -> dict[str, Any]:
-        return {"rfm": self.rfm.to_dict(), "abc": self.abc.to_dict(), "clv": self.clv.to_dict()}
+        return {
+            "rfm": self.rfm.to_dict(),
+            "abc": self.abc.to_dict(),
+            "clv": self.clv.to_dict(),
+            "churn": self.churn.to_dict(),
+        }
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Fitted":
-        return cls(RfmFit.from_dict(stored["rfm"]), AbcFit.from_dict(stored["abc"]), ClvFit.from_dict(stored["clv"]))
+        return cls(
+            RfmFit.from_dict(stored["rfm"]),
+            AbcFit.from_dict(stored["abc"]),
+            ClvFit.from_dict(stored["clv"]),
+            ChurnFit.from_dict(stored["churn"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -116,8 +131,13 @@ class FittedPopulation:
     curve: ParetoCurve
 
 
-def fit_population(population: Population, settings: WorkspaceSettings) -> FittedPopulation:
-    """Fit everything that depends on all customers together; rows in the order of customer_id ("C" collation)."""
+def fit_population(
+    population: Population, settings: WorkspaceSettings, learned: Learned | None = None
+) -> FittedPopulation:
+    """Fit everything that depends on all customers together; rows in the order of customer_id ("C" collation).
+
+    ``learned`` is what learning churn types from labels came to, None where there are no labels.
+    """
     arrays = population.arrays
     recency: dict[str, Any] = {
         "days_since_last_order": arrays.days_since_last_order,
@@ -141,7 +161,16 @@ def fit_population(population: Population, settings: WorkspaceSettings) -> Fitte
         basis=settings.clv.basis,
         lifespan_years=settings.clv.lifespan_years,
     )
-    return FittedPopulation(Fitted(rfm, abc.fit, clv), abc.cumulative_share, abc.curve)
+    predicted = value_clv(clv, arrays, segment, horizon_days=settings.clv.horizon_days).predicted
+    historical = population.on_basis(settings.clv.basis, "net_spend", "net_cost")
+    churn = ChurnFit(
+        method="inactivity",
+        horizon_days=settings.churn.horizon_days,
+        weights=learned.weights if learned else expert_weights(),
+        learning=learned.summary() if learned else {},
+        tiers=fit_clv_tiers(_as_floats(historical) + predicted),
+    )
+    return FittedPopulation(Fitted(rfm, abc.fit, clv, churn), abc.cumulative_share, abc.curve)
 
 
 class ScoreRow(NamedTuple):
@@ -169,6 +198,11 @@ class ScoreRow(NamedTuple):
     interval_high: Decimal | None
     churn_state: str
     churn_probability: float | None
+    churn_type: str | None
+    churn_subtype: str | None
+    type_probabilities: list[float] | None
+    evidence: list[dict[str, Any]] | None
+    action: str | None
     lifecycle_status: str
     lifecycle_stage: str | None
 
@@ -179,11 +213,13 @@ def score_population(
     fitted: Fitted | None,
     *,
     horizon_days: int,
+    interactions: Interactions | None = None,
     cumulative_share: NDArray[np.float64] | None = None,
 ) -> list[ScoreRow]:
     """Score customers, with the fit of a run or, where there is none, with what needs no population.
 
-    ``cumulative_share`` is the population's, NaN where it no longer holds.
+    ``interactions`` are those of the same customers, None where there are none. ``cumulative_share`` is the
+    population's, NaN where it no longer holds.
     """
     arrays = population.arrays
     has_order = arrays.has_order
@@ -224,9 +260,15 @@ def score_population(
     )
     historical = population.on_basis(settings.clv.basis, "net_spend", "net_cost")
     current = population.on_basis(settings.clv.basis, "year_net_spend", "year_cost")
+    types = _churn_types(population, fitted, interactions)
+    leaving = np.isin(state, (AT_RISK, CHURNED))
     null: list[None] = [None] * size
     predicted = _units(clv.predicted) if clv else null
     total = [None if p is None else int(h) + p for h, p in zip(historical.tolist(), predicted, strict=True)]
+    tiers = fitted.churn.tiers if fitted else None
+    worth = _as_floats(historical) + clv.predicted if clv else np.full(size, np.nan)
+    verdicts = types.verdicts
+    action = recommended_action(state, verdicts.type, verdicts.subtype, verdicts.lever, grade, clv_tier(worth, tiers))
     columns: tuple[Sequence[Any], ...] = (
         population.customer_ids,
         [days if known else None for days, known in zip(days_since.tolist(), has_order.tolist(), strict=True)],
@@ -250,10 +292,23 @@ def score_population(
         _money(_units(clv.interval_high)) if clv else null,
         _names(state, STATES),
         null,
+        _names(np.where(leaving, verdicts.type, -1), TYPES),
+        _names(np.where(leaving, verdicts.subtype, -1), SUBTYPES),
+        [row if told else None for row, told in zip(verdicts.probabilities.tolist(), leaving.tolist(), strict=True)],
+        [told or None for told in types.evidence],
+        _names(action, ACTIONS),
         _names(status, STATUSES),
         _names(stage, STAGES),
     )
     return [ScoreRow(*row) for row in zip(*columns, strict=True)]
+
+
+def _churn_types(population: Population, fitted: Fitted | None, interactions: Interactions | None) -> ChurnTypes:
+    weights = fitted.churn.weights if fitted else expert_weights()
+    if interactions is None:
+        return silent_types(len(population.customer_ids), weights)
+    arrays = population.arrays
+    return type_customers(interactions, arrays.last_purchase_day, arrays.has_order, weights)
 
 
 def rfm_text(row: ScoreRow, k: int) -> str | None:
@@ -281,7 +336,7 @@ def _grades(codes: NDArray[np.int8]) -> list[int | None]:
     return [None if code < 0 else code for code in codes.tolist()]
 
 
-def _names(codes: NDArray[np.int8], names: Sequence[str]) -> list[str | None]:
+def _names(codes: NDArray[Any], names: Sequence[str]) -> list[str | None]:
     named = [*names, None]  # a code of −1 is null
     return [named[code] for code in codes.tolist()]
 

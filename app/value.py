@@ -88,6 +88,8 @@ class Evidence:
     occurred_at: Instant
     weight: Annotated[float, Field(description="In log-odds, faded by age.", examples=[1.4])]
     speaks_for: Annotated[str, Field(examples=["negligent"])]
+    phrase: Annotated[str | None, Field(description="The words it was found in.", examples=["never answered"])]
+    contradicted_by: Annotated[str | None, Field(description="The event that takes weight from it, or `later_order`.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from datetime import timedelta
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import runs
-from app.imports import execution
+from app.imports import execution, receiving
 from app.settings import Settings
 from app.store import queue
 from app.store.engine import create_engine
@@ -32,15 +32,21 @@ _MINUTE_S = 60.0
 Job = Callable[[AsyncEngine, bytes, asyncio.Event], Awaitable[None]]
 
 JOBS: dict[str, Job] = {
-    execution.JOB: execution.run_import_job,
+    receiving.JOB: execution.run_import_job,
     runs.RUN_JOB: runs.execute_run,
 }
 """What is done for each kind of job: called with the engine, the job's payload and the event that asks it to stop."""
 
+
+async def prune_queue_log(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await queue.prune_log(connection)
+
+
 EVERY_MINUTE: list[Callable[[AsyncEngine], Awaitable[None]]] = [
-    execution.remove_abandoned_uploads,
-    execution.prune_queue_log,
     runs.schedule_due_runs,
+    execution.remove_abandoned_uploads,
+    prune_queue_log,
 ]
 """Called about once a minute by every worker, one after another; several workers may do so at the same time."""
 

@@ -108,6 +108,13 @@ class ClvPart(_Part):
     interval_level: Annotated[float, Field(gt=0, lt=1, description="Of the interval around `predicted`.")] = 0.90
 
 
+class CustomEvent(_Part):
+    """What a custom event of a name speaks for."""
+
+    speaks_for: Literal["natural", "competitive", "passive", "negligent"]
+    weight: Annotated[float, Field(ge=0, le=3, description="Log-odds at age zero.")] = 1.0
+
+
 class ChurnPart(_Part):
     """When a customer is at risk, and when churned."""
 
@@ -118,6 +125,13 @@ class ChurnPart(_Part):
     horizon_days: Annotated[Days, Field(description="`probability` is that of no order within these days.")] = 180
     active_days: Annotated[Days, Field(description="Active up to so many days since the last order.")] = 90
     at_risk_days: Annotated[Days, Field(description="At risk up to so many days; churned beyond.")] = 180
+
+    custom_events: Annotated[
+        dict[str, CustomEvent], Field(max_length=200, description="What `custom.recorded` events speak for, by name.")
+    ] = {}
+    trust_custom_events: Annotated[
+        bool, Field(description="Whether a custom event not named here may say for itself what it speaks for.")
+    ] = False
 
     @model_validator(mode="after")
     def _holds_together(self) -> "ChurnPart":

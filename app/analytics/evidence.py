@@ -7,6 +7,7 @@ log-odds of their own. The form is that of a multinomial logistic model, so that
 (`app.analytics.churn_learning`) and served by the same function.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,12 +95,26 @@ def evidence_sums(signals: Signals, customers: int, weights: EvidenceWeights) ->
 
 def type_probabilities(sums: FloatArray, weights: EvidenceWeights) -> FloatArray:
     """Probabilities of the five types, shape (n, 5), from signal sums, shape (n, s)."""
-    scores: FloatArray = np.zeros((len(sums), 5)) + np.asarray(weights.prior)
-    scores[:, :UNKNOWN] += sums @ weights.matrix
+    return _softmax(sums @ weights.matrix, weights)
+
+
+def _softmax(evidence: FloatArray, weights: EvidenceWeights) -> FloatArray:
+    scores: FloatArray = np.zeros((len(evidence), 5)) + np.asarray(weights.prior)
+    scores[:, :UNKNOWN] += evidence
     scores -= scores.max(axis=1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=1, keepdims=True)
     return scores
+
+
+def _add_up(customer: IntArray, log_odds: Iterable[FloatArray], customers: int) -> FloatArray:
+    """Sums by customer of each column.
+
+    Rows are added one after the other, so that a customer's sum is the same to the last bit in a batch of any size,
+    which a matrix product does not promise.
+    """
+    columns = [np.bincount(customer, weights=column, minlength=customers) for column in log_odds]
+    return np.stack(columns, axis=1).astype(np.float64, copy=False)
 
 
 def decide(probabilities: FloatArray, margin: float) -> IntArray:
@@ -143,10 +158,13 @@ def weigh_evidence(signals: Signals, customers: int, weights: EvidenceWeights, *
     -------
     Verdicts
     """
-    strength, sums = _present(signals, customers, weights)
-    probabilities = type_probabilities(sums, weights)
+    strength, _ = _present(signals, customers, weights)
+    spoken = _add_up(signals.customer, (strength * column[signals.signal] for column in weights.matrix.T), customers)
+    probabilities = _softmax(spoken, weights)
     verdict = decide(probabilities, weights.margin)
-    hints = sums @ weights.hint_matrix
+    hints = _add_up(
+        signals.customer, (strength * column[signals.signal] for column in weights.hint_matrix.T), customers
+    )
     of_passive = len(SUBTYPES)
     subtype = (hints[:, :of_passive] + np.asarray(weights.hint_prior)).argmax(axis=1)
     price, service = hints[:, of_passive], hints[:, of_passive + 1]

@@ -306,8 +306,8 @@ def _explain_cut(cuts: tuple[float, ...], figure: float, steps_per_unit: int) ->
     below = bisect_left(cuts, figure)
     if below == len(cuts):
         return ScoreExplanation(figure, 1 + below, cuts, None, None)
-    target = math.floor(Fraction(cuts[below]) * steps_per_unit) + 1
-    # Steps are finer than float64 beyond 4e11 currency units, where scores compare floats.
+    target = math.floor(Fraction(cuts[below]) * steps_per_unit)
+    # Compared as scores are, in float64, which is coarser than a step beyond 4e11 currency units.
     while target / steps_per_unit <= cuts[below]:
         target += 1
     steps = target - round(figure * steps_per_unit)

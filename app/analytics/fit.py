@@ -69,8 +69,8 @@ class FittedModel:
         The same inverse Hessian in full, in the order of `standard_errors`.
     customers : int
         Number of customers fitted on.
-    components : tuple of (FittedModel, weight), optional
-        Only for a mixture of models: its members and their weights, which sum to one.
+    components : tuple of Component
+        Only for a blend of models: its members with their weights.
     """
 
     model: str
@@ -79,7 +79,7 @@ class FittedModel:
     standard_errors: dict[str, float]
     covariance: tuple[tuple[float, ...], ...]
     customers: int
-    components: tuple[tuple[FittedModel, float], ...] = ()
+    components: tuple[Component, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts and numbers that JSON can hold; `from_dict` is the inverse."""
@@ -90,7 +90,9 @@ class FittedModel:
             "standard_errors": dict(self.standard_errors),
             "covariance": [list(row) for row in self.covariance],
             "customers": self.customers,
-            "components": [{"weight": weight, "fitted": member.to_dict()} for member, weight in self.components],
+            "components": [
+                {"weights": list(part.weights), "fitted": part.fitted.to_dict()} for part in self.components
+            ],
         }
 
     @classmethod
@@ -104,9 +106,21 @@ class FittedModel:
             covariance=tuple(tuple(float(value) for value in row) for row in stored["covariance"]),
             customers=int(stored["customers"]),
             components=tuple(
-                (cls.from_dict(part["fitted"]), float(part["weight"])) for part in stored.get("components", ())
+                Component(cls.from_dict(part["fitted"]), tuple(float(weight) for weight in part["weights"]))
+                for part in stored.get("components", ())
             ),
         )
+
+
+@dataclass(frozen=True)
+class Component:
+    """A member of a blend: the fitted model, and its weight for customers with 0, 1, ... repeat purchase days.
+
+    The last weight holds for that frequency and all above. Over the members of a blend the weights sum to one.
+    """
+
+    fitted: FittedModel
+    weights: tuple[float, ...]
 
 
 @dataclass(frozen=True)

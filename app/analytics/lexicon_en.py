@@ -61,7 +61,7 @@ PHRASES: dict[str, dict[float, str]] = {
             budget cut*|constraint*|reduc*; tight budget; save|saving money|costs; cut* costs|spending|expenses;
             poor|bad value; rip off; ripoff; overcharg*; no discount*; undercut*; better|good deal
         """,
-        0.5: "price; prices; pricing; cost; costs; fees; charges; discount*; budget; tariff; afford*; too much",
+        0.5: "price; prices; pricing; cost; costs; fees; charges; discount*; budget; tariff; too much",
     },
     "rival": {
         0.95: """
@@ -178,7 +178,8 @@ PHRASES: dict[str, dict[float, str]] = {
             moved|moving on; credit card|note; at all cost|costs; late twenties|thirties; take|took issue;
             bad weather; dead line; moved by; upset stomach; with bad luck;
             good|great|excellent|lovely|friendly|wonderful ~ quality|service|support|staff;
-            fine|nice|good|great|reasonable|fair|low price|prices
+            fine|nice|good|great|reasonable|fair|low price|prices;
+            price|prices|pricing|cost|costs ~ fair|fine|ok|okay|good|great|reasonable|low
         """
     },
 }

@@ -240,7 +240,7 @@ def fit_abc(
     grade[rows[:b_end]] = B
     grade[rows[:a_end]] = A
     share = np.full(net_spend_units.shape, np.nan)
-    share[rows] = np.where(units > 0, through / total, 1.0) if total else 1.0
+    share[rows] = through / total if total else 1.0
 
     def last(end: int) -> AbcBoundary:
         return AbcBoundary(int(units[end - 1]), str(ids[rows[end - 1]]))

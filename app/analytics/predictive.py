@@ -27,6 +27,7 @@ __all__ = [
     "fit_model",
     "log_likelihood",
     "log_predictive",
+    "members",
     "p_alive",
     "probability_of_purchase",
     "score",
@@ -156,7 +157,7 @@ def score(
     ends, coefficients = discount_steps(horizon_days, annual_rate)
     horizon = float(horizon_days)
     total = np.zeros((4, x.size))
-    for member, weight in _members(fitted):
+    for member, weight in members(fitted, x):
         model, params = MODELS[member.model], member.params
         alive = model.p_alive(params, x, t_x, T)
         growth = model.growth_if_alive(params, x, t_x, T, ends, coefficients)
@@ -167,15 +168,21 @@ def score(
     return PurchaseScores(*total)
 
 
-def _members(fitted: FittedModel) -> tuple[tuple[FittedModel, float], ...]:
-    return fitted.components or ((fitted, 1.0),)
+def members(fitted: FittedModel, x: FloatArray) -> list[tuple[FittedModel, FloatArray]]:
+    """Return the models behind a fit and the weight of each for every customer; a single model has weight one."""
+    if not fitted.components:
+        return [(fitted, np.ones(1))]
+    return [
+        (part.fitted, np.asarray(part.weights)[np.minimum(x, len(part.weights) - 1).astype(np.intp)])
+        for part in fitted.components
+    ]
 
 
 def log_likelihood(fitted: FittedModel, frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> FloatArray:
     """Return the log-likelihood of each customer's history under a single fitted model, shape (n,)."""
     x, t_x, T = check_customers(frequency, recency_days, T_days)
     if fitted.components:
-        raise ValueError("a mixture has no likelihood of its own; ask its components")
+        raise ValueError("a blend has no likelihood of its own; ask its components")
     return MODELS[fitted.model].log_likelihood(fitted.params, x, t_x, T)
 
 
@@ -189,7 +196,7 @@ def expected_purchases(
     x, t_x, T = check_customers(frequency, recency_days, T_days)
     ends, coefficients = discount_steps(horizon_days, 0.0)
     total = np.zeros_like(x)
-    for member, weight in _members(fitted):
+    for member, weight in members(fitted, x):
         model, params = MODELS[member.model], member.params
         growth = model.growth_if_alive(params, x, t_x, T, ends[-1:], coefficients[-1:, :1])
         total += weight * model.p_alive(params, x, t_x, T) * growth[:, 0]
@@ -208,7 +215,7 @@ def discounted_purchases(
     x, t_x, T = check_customers(frequency, recency_days, T_days)
     ends, coefficients = discount_steps(horizon_days, annual_rate)
     total = np.zeros_like(x)
-    for member, weight in _members(fitted):
+    for member, weight in members(fitted, x):
         model, params = MODELS[member.model], member.params
         growth = model.growth_if_alive(params, x, t_x, T, ends, coefficients[:, 1:])
         total += weight * model.p_alive(params, x, t_x, T) * growth[:, 0]
@@ -219,7 +226,7 @@ def p_alive(fitted: FittedModel, frequency: ArrayLike, recency_days: ArrayLike, 
     """Return the probability of not having left by T of each customer, shape (n,), in [0, 1]; it may underflow to 0."""
     x, t_x, T = check_customers(frequency, recency_days, T_days)
     total = np.zeros_like(x)
-    for member, weight in _members(fitted):
+    for member, weight in members(fitted, x):
         total += weight * MODELS[member.model].p_alive(member.params, x, t_x, T)
     return total
 
@@ -230,7 +237,7 @@ def probability_of_purchase(
     """Return P(at least one purchase day in the horizon after T) of each customer, shape (n,), in [0, 1]."""
     x, t_x, T = check_customers(frequency, recency_days, T_days)
     total = np.zeros_like(x)
-    for member, weight in _members(fitted):
+    for member, weight in members(fitted, x):
         model, params = MODELS[member.model], member.params
         chance = model.chance_if_alive(params, x, t_x, T, float(horizon_days))
         total += weight * model.p_alive(params, x, t_x, T) * chance
@@ -255,7 +262,7 @@ def log_predictive(
     x, t_x, T = check_customers(frequency, recency_days, T_days)
     count = np.broadcast_to(np.asarray(purchases, dtype=np.float64), x.shape)
     total = np.full(x.shape, -np.inf)
-    for member, weight in _members(fitted):
+    for member, weight in members(fitted, x):
         model, params = MODELS[member.model], member.params
         alive = model.p_alive(params, x, t_x, T)
         with np.errstate(divide="ignore"):

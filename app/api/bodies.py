@@ -1,6 +1,7 @@
 """Reading request bodies: bounded, decompressed, and parsed so that one bad event spoils no other."""
 
 import json
+import re
 import zlib
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -14,6 +15,8 @@ from app.ingest import Unreadable
 
 MAX_EVENTS = 10_000
 _GZIP = 16 + zlib.MAX_WBITS
+_SLICE = 1 << 14
+_LINE = re.compile(rb"[^\n]+")
 
 
 def media_type(request: Request) -> str:
@@ -44,15 +47,22 @@ async def decompressed(request: Request, limit_bytes: int | None = None) -> Asyn
     piece = 1 << 20 if limit_bytes is None else limit_bytes + 1
     decoder = zlib.decompressobj(_GZIP)
     begun = False
+    received = 0
     try:
         async for chunk in request.stream():
-            while chunk:
-                begun = True
-                yield decoder.decompress(chunk, piece)
-                chunk = decoder.unconsumed_tail
-                if decoder.eof:
-                    # A gzip file may have several members, one after another.
-                    chunk, decoder, begun = decoder.unused_data, zlib.decompressobj(_GZIP), False
+            received += len(chunk)
+            if limit_bytes is not None and received > limit_bytes:
+                raise BodyTooLarge(f"The body must have at most {limit_bytes} bytes.")
+            # In slices, since what is left is copied at the end of every member, and members can be tiny and many.
+            for start in range(0, len(chunk), _SLICE):
+                rest = chunk[start : start + _SLICE]
+                while rest:
+                    begun = True
+                    yield decoder.decompress(rest, piece)
+                    rest = decoder.unconsumed_tail
+                    if decoder.eof:
+                        # A gzip file may have several members, one after another.
+                        rest, decoder, begun = decoder.unused_data, zlib.decompressobj(_GZIP), False
     except zlib.error:
         raise MalformedBody("The body is not valid gzip.", code="malformed_gzip") from None
     if begun:
@@ -70,7 +80,7 @@ def read_events(body: bytes) -> list[Any]:
     except ValueError:
         envelope = _lenient(body)
     if isinstance(envelope, Unreadable):
-        raise MalformedBody(f"The body {envelope.detail}")
+        raise MalformedBody("The body has a key twice, or a number that is not finite, outside of its events.")
     if not isinstance(envelope, dict):
         raise InvalidRequest('The body must be an object: {"events": [...]}.', pointer="")
     if set(envelope) - {"events"}:
@@ -83,7 +93,14 @@ def read_events(body: bytes) -> list[Any]:
 
 def read_event_lines(body: bytes) -> list[Any]:
     """The items of an NDJSON body, one a line; blank lines are skipped."""
-    return _counted([_line(line) for line in body.split(b"\n") if line.strip()])
+    items: list[Any] = []
+    for found in _LINE.finditer(body):
+        line = found.group()
+        if not line.isspace():
+            # Counted on the way: ten megabytes can be millions of lines.
+            items.append(_line(line))
+            _counted(items)
+    return items
 
 
 def _line(line: bytes) -> Any:
@@ -115,13 +132,20 @@ def _lenient(body: bytes) -> Any:
             body.decode("utf-8", "surrogateescape"),
             object_pairs_hook=_object,
             parse_constant=lambda _name: Unreadable("The event has a number that is not finite."),
-            parse_float=Decimal,
-            parse_int=lambda digits: int(digits) if len(digits) < 20 else Decimal(digits),
+            parse_float=_number,
+            parse_int=lambda digits: int(digits) if len(digits) < 20 else _number(digits),
         )
     except RecursionError:
         raise MalformedBody("The body is nested too deeply.") from None
-    except (ValueError, ArithmeticError):
+    except ValueError:
         raise MalformedBody("The body is not valid JSON.") from None
+
+
+def _number(digits: str) -> Any:
+    try:
+        return Decimal(digits)
+    except ArithmeticError:
+        return Unreadable("The event has a number that is out of range.")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:

@@ -1,14 +1,16 @@
 """What routes ask for: the database, the caller, and the parameters that several share."""
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeAlias
 
-from fastapi import Depends, Query, Request, Security
+from fastapi import Depends, Header, Query, Request, Response, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import workspaces
 from app.errors import Forbidden, Unauthenticated
+from app.labels import LANGUAGES, Language
 from app.scalars import Id
 from app.store.workspaces import KeyHolder
 from app.workspaces import Scope
@@ -57,3 +59,24 @@ Cursor = Annotated[
     Query(max_length=2_000, description="`next_cursor` of the page before; empty for the first page."),
 ]
 CustomerId = Id
+
+
+def _language(
+    response: Response,
+    accept_language: Annotated[
+        str, Header(max_length=500, description="Language of labels: `en` (default) or `zh`.", examples=["zh"])
+    ] = "",
+) -> Language:
+    """The first of the accepted languages that labels come in; answers depend on it, and say so."""
+    response.headers["Vary"] = "Accept-Language"
+    ranked = []
+    for place, part in enumerate(accept_language.split(",")[:50]):
+        name, _, parameter = part.strip().partition(";")
+        quality = parameter.strip().removeprefix("q=")
+        ranked.append((-float(quality) if _QUALITY.fullmatch(quality) else -1.0, place, name.strip()[:2].lower()))
+    wanted = (name for quality, _, name in sorted(ranked) if quality < 0)
+    return next((language for name in wanted for language in LANGUAGES if name == language), "en")
+
+
+_QUALITY = re.compile(r"[01](\.[0-9]{0,3})?")
+AcceptedLanguage = Annotated[Language, Depends(_language)]

@@ -48,6 +48,7 @@ _DETAIL_OF_STATUS = {
     405: "This path does not know this method.",
     413: "The body is larger than allowed.",
 }
+_MOST_FIELDS = 100
 
 
 class FieldProblem(BaseModel):
@@ -104,7 +105,7 @@ async def _domain_error(_request: Request, error: errors.PerennialError) -> JSON
 
 async def _validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
     fields = []
-    for problem in error.errors():
+    for problem in error.errors()[:_MOST_FIELDS]:
         place, *location = problem["loc"]
         if problem["type"] == "json_invalid":
             return problem_response(400, "malformed_body", "The body is not valid JSON.")

@@ -84,6 +84,7 @@ class EmbeddedServer:
     process: subprocess.Popen[bytes]
     url: str
     data_dir: Path
+    sockets: Path
     log: Path
     launcher_lock: IO[str]
 
@@ -114,12 +115,15 @@ def start(data_dir: Path, *, postgres_settings: Mapping[str, str] | None = None)
         advice = f" {remedy()}" if isinstance(error, PermissionError) else ""
         raise EmbeddedServerError(f"The data folder {data_dir} cannot be used: {error}.{advice}") from error
     url = f"postgresql://{DATABASE}@/{DATABASE}?host={quote(str(sockets))}"
-    return EmbeddedServer(process, url, data_dir, log, launcher_lock)
+    return EmbeddedServer(process, url, data_dir, sockets, log, launcher_lock)
 
 
 def stop(server: EmbeddedServer) -> None:
     """End the server: what is committed is on the disk, sessions are cut. An interrupt meanwhile hastens it."""
     _end(server.process)
+    if server.sockets.parent != server.data_dir:
+        with contextlib.suppress(OSError):  # It stays where something is left in it, and serves the next start.
+            server.sockets.rmdir()
     server.launcher_lock.close()
 
 

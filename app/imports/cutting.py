@@ -27,7 +27,7 @@ class RecordCutter:
     """
 
     def __init__(self, csv_delimiter: str | None = None) -> None:
-        self._delimiter = csv_delimiter and csv_delimiter.encode()
+        self._delimiter = csv_delimiter.encode() if csv_delimiter else None
         self._rest = bytearray()
         self._line = 1
         self.received_bytes = 0
@@ -45,12 +45,14 @@ class RecordCutter:
 
     def finish(self) -> Chunk | None:
         """What remains at the end of the file, whose last line may lack its line feed."""
-        if self._rest and not self._rest.endswith(b"\n"):
+        if not self._rest:
+            return None
+        if not self._rest.endswith(b"\n"):
             self._rest += b"\n"
-            end = self._last_end()
-            if end < len(self._rest):
-                self._refuse_open_quote(end)
-        return self._cut() if self._rest else None
+        end = self._last_end()
+        if end < len(self._rest):
+            self._refuse_open_quote(end)
+        return self._cut()
 
     def _cut(self) -> Chunk | None:
         end = self._last_end()

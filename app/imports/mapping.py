@@ -195,7 +195,7 @@ def _check(mapping: ImportMapping) -> None:
 def _tells_a_day(pattern: str) -> bool:
     moment = datetime(2003, 11, 27, 22, 45, 58, tzinfo=UTC)
     try:
-        return datetime.strptime(moment.strftime(pattern), pattern).date() == moment.date()
+        return datetime.strptime(moment.strftime(pattern), pattern).date() == moment.date()  # noqa: DTZ007 - a day
     except (ValueError, UnicodeError, re.error):
         return False
 

@@ -46,6 +46,7 @@ class SummaryChanges:
     customer_ids: list[str] = field(default_factory=list)
     event_counts: list[int] = field(default_factory=list)
     adjustment_counts: list[int] = field(default_factory=list)
+    interaction_counts: list[int] = field(default_factory=list)
     latest_order_event_ats: list[datetime | None] = field(default_factory=list)
     first_event_ats: list[datetime] = field(default_factory=list)
     last_event_ats: list[datetime] = field(default_factory=list)
@@ -73,6 +74,7 @@ added AS (
 UPDATE customer_summary AS summary
 SET event_count = summary.event_count + touched.event_count,
     adjustment_count = summary.adjustment_count + touched.adjustment_count,
+    interaction_count = summary.interaction_count + touched.interaction_count,
     latest_order_event_at = greatest(summary.latest_order_event_at, touched.latest_order_event_at),
     first_event_at = least(summary.first_event_at, touched.first_event_at),
     last_event_at = greatest(summary.last_event_at, touched.last_event_at),
@@ -90,9 +92,11 @@ SET event_count = summary.event_count + touched.event_count,
     first_day_cost = summary.first_day_cost + CASE
         WHEN coalesce(summary.first_purchase_day, added.first_day) = added.first_day THEN added.first_cost ELSE 0 END
 FROM unnest(CAST(:customer_ids AS text[]), CAST(:event_counts AS int[]), CAST(:adjustment_counts AS int[]),
+            CAST(:interaction_counts AS int[]),
             CAST(:latest_order_event_ats AS timestamptz[]), CAST(:first_event_ats AS timestamptz[]),
             CAST(:last_event_ats AS timestamptz[]))
-     AS touched (customer_id, event_count, adjustment_count, latest_order_event_at, first_event_at, last_event_at)
+     AS touched (customer_id, event_count, adjustment_count, interaction_count, latest_order_event_at, first_event_at,
+                 last_event_at)
 LEFT JOIN added USING (customer_id)
 WHERE summary.workspace_id = :workspace_id AND summary.customer_id = touched.customer_id
 """)
@@ -120,7 +124,10 @@ async def recompute_summaries(connection: AsyncConnection, workspace_id: int, cu
 
 
 async def recompute_profiles(connection: AsyncConnection, workspace_id: int, customer_ids: Sequence[str]) -> None:
-    """Per field the greatest (occurred_at, event id) wins, whatever order the events came in; null takes it away."""
+    """Per field the greatest (occurred_at, event id) wins, whatever order the events came in; null takes it away.
+
+    Of ``attributes`` each key is a field of its own, and null takes away all that were told before.
+    """
     await connection.execute(
         text(f"""
 WITH told AS (
@@ -136,6 +143,11 @@ attributes AS (
     SELECT DISTINCT ON (customer_id, attribute.key) customer_id, attribute.key, attribute.value
     FROM told, jsonb_each(CASE jsonb_typeof(data -> 'attributes') WHEN 'object' THEN data -> 'attributes' END)
          AS attribute
+    WHERE NOT EXISTS (
+        SELECT FROM told AS cleared
+        WHERE cleared.customer_id = told.customer_id AND cleared.data -> 'attributes' = 'null'
+          AND (cleared.occurred_at, cleared.event_id) > (told.occurred_at, told.event_id)
+    )
     ORDER BY customer_id, attribute.key, occurred_at DESC, event_id DESC
 ),
 profiles AS (
@@ -196,7 +208,7 @@ async def list_customers(
         values["country"] = filters.country
     if filters.q is not None:
         conditions.append(
-            "strpos(lower(concat_ws(chr(10), customer_id, profile ->> 'name', profile ->> 'email',"
+            "strpos(lower(concat_ws(chr(10), customer_id COLLATE \"default\", profile ->> 'name', profile ->> 'email',"
             " profile ->> 'phone')), lower(:q)) > 0"
         )
         values["q"] = filters.q

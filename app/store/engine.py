@@ -1,8 +1,11 @@
 """Connections to PostgreSQL."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 # asyncpg reads libpq's URLs itself, with all their options, so the URL needs no translation.
@@ -20,7 +23,8 @@ def create_engine(database_url: str, *, pool_size: int = 10, statement_timeout_m
     settings = {**_SERVER_SETTINGS, "statement_timeout": str(statement_timeout_ms)}
 
     async def connect() -> Any:
-        return await asyncpg.connect(database_url, server_settings=settings, timeout=10)
+        with translated_errors():
+            return await asyncpg.connect(database_url, server_settings=settings, timeout=10)
 
     return create_async_engine(
         "postgresql+asyncpg://", async_creator=connect, pool_size=pool_size, max_overflow=0, pool_timeout=10
@@ -30,6 +34,16 @@ def create_engine(database_url: str, *, pool_size: int = 10, statement_timeout_m
 def autocommit(engine: AsyncEngine) -> AsyncEngine:
     """The same pool for reads: a statement is its own transaction, so a read is one round trip instead of three."""
     return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Give errors of the driver itself the form that SQLAlchemy gives them, so that callers know one form."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        gone = isinstance(error, asyncpg.PostgresConnectionError | asyncpg.InterfaceError)
+        raise DBAPIError(None, None, error, connection_invalidated=gone) from error
 
 
 async def driver_connection(connection: AsyncConnection) -> Any:

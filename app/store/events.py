@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.store.engine import driver_connection
+from app.store.engine import driver_connection, translated_errors
 
 
 class EventRow(NamedTuple):
@@ -65,7 +65,8 @@ async def find_orders(
 async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow]) -> None:
     """Store new events by COPY. The caller holds the customers' locks and has left out what is stored already."""
     driver = await driver_connection(connection)
-    await driver.copy_records_to_table("events", records=rows, columns=EventRow._fields)
+    with translated_errors():
+        await driver.copy_records_to_table("events", records=rows, columns=EventRow._fields)
 
 
 async def list_customer_events(

@@ -65,20 +65,24 @@ _COST = f"""CASE
     ELSE {half_even_ratio(f"placed.cost * (placed.amount - adjustment.refunded) * {_RATE}", "placed.amount")} END"""
 
 
-def _days_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)", since: str = "") -> str:
+def days_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)", since: str = "") -> str:
     """One row a customer and day on which something is booked: orders that count, their money, and credits.
 
     A credit is a refund without order. ``customers`` and ``since`` are conditions on an events row; adjustments of an
-    order are looked for at all times up to ``until``.
+    order are looked for at all times up to ``until``. A refund that names another currency or rate than its order's,
+    which can't be known before the order comes, counts nothing.
     """
     known = f"workspace_id = :workspace_id AND {customers} AND occurred_at <= {until}"
     return f"""
     adjustment AS (
         SELECT customer_id, order_id,
-               bool_or(type = 'order.cancelled') AS cancelled,
-               sum(amount) FILTER (WHERE type = 'order.refunded') AS refunded
-        FROM events
-        WHERE {known} AND {ADJUSTING} AND order_id IS NOT NULL
+               bool_or(adjusting.type = 'order.cancelled') AS cancelled,
+               sum(adjusting.amount) FILTER (WHERE adjusting.type = 'order.refunded'
+                   AND coalesce(adjusting.currency, adjusted.currency) = adjusted.currency
+                   AND coalesce(adjusting.exchange_rate, adjusted.exchange_rate)
+                       IS NOT DISTINCT FROM adjusted.exchange_rate) AS refunded
+        FROM (SELECT * FROM events WHERE {known} AND {ADJUSTING} AND order_id IS NOT NULL) AS adjusting
+        JOIN (SELECT * FROM events WHERE {known} AND {PLACED}) AS adjusted USING (customer_id, order_id)
         GROUP BY customer_id, order_id
     ),
     counted AS (
@@ -138,7 +142,7 @@ _ONE_OF = "customer_id = ANY(CAST(:customer_ids AS text[]))"
 _FIRST_DAY = "SELECT *, min(local_day) FILTER (WHERE orders > 0) OVER (PARTITION BY customer_id) AS first_order_day"
 
 FIGURES_OF_CUSTOMERS = text(f"""
-WITH {_days_sql(_ONE_OF)}
+WITH {days_sql(_ONE_OF)}
 SELECT customer_id, {_LIFETIME}, {_PERIODS}
 FROM ({_FIRST_DAY} FROM booked) AS days
 GROUP BY customer_id
@@ -146,7 +150,7 @@ GROUP BY customer_id
 """Every figure of the given customers from their events. Customers with nothing booked have no row."""
 
 FIGURES_OF_CUSTOMER_RANGE = text(f"""
-WITH {_days_sql("customer_id > :after AND customer_id <= :until")}
+WITH {days_sql("customer_id > :after AND customer_id <= :until")}
 SELECT customer_id, {_LIFETIME}, {_PERIODS}
 FROM ({_FIRST_DAY} FROM booked) AS days
 GROUP BY customer_id
@@ -154,9 +158,9 @@ GROUP BY customer_id
 """The same for the customers of a range of ids."""
 
 LIVE_FIGURES = text(f"""
-WITH {_days_sql(_ONE_OF, since=" AND occurred_at > CAST(:since AS timestamptz)")},
+WITH {days_sql(_ONE_OF, since=" AND occurred_at > CAST(:since AS timestamptz)")},
 periods AS (SELECT customer_id, {_PERIODS} FROM booked GROUP BY customer_id)
-SELECT summary.customer_id, summary.latest_order_event_at,
+SELECT summary.customer_id, summary.latest_order_event_at, summary.interaction_count,
        {", ".join(f"summary.{column}" for column in LIFETIME_COLUMNS)},
        {", ".join(f"periods.{column}" for column in PERIOD_COLUMNS)}
 FROM customer_summary AS summary
@@ -170,7 +174,7 @@ figures are the lifetime's and the caller puts them there.
 """
 
 RECOMPUTE_SUMMARIES = text(f"""
-WITH {_days_sql(_ONE_OF, until="'infinity'")},
+WITH {days_sql(_ONE_OF, until="'infinity'")},
 figures AS (
     SELECT customer_id, {_LIFETIME}
     FROM ({_FIRST_DAY} FROM booked) AS days

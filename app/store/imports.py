@@ -326,7 +326,8 @@ async def sum_lines(connection: AsyncConnection, import_id: str, *, items: bool,
             " count(*), customer_id, order_id, cancels, min(occurred_at), sum(amount),"
             " CASE WHEN count(cost) = count(*) THEN sum(cost) END, min(currency), min(exchange_rate),"
             " count(DISTINCT (currency, exchange_rate)) > 1,"
-            " (array_agg(channel ORDER BY occurred_at, line))[1], (array_agg(campaign_id ORDER BY occurred_at, line))[1],"
+            " (array_agg(channel ORDER BY occurred_at, line))[1],"
+            " (array_agg(campaign_id ORDER BY occurred_at, line))[1],"
             f" {listed}"
             " FROM import_lines WHERE import_id = :id GROUP BY customer_id, order_id, cancels"
         ),

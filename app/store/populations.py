@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,13 @@ _DAYS = ("first_purchase_day", "last_purchase_day")
 _COUNTS = tuple(name for name in FIGURE_COLUMNS if name.endswith(("_count", "_days")))
 
 
+class FoundCustomer(NamedTuple):
+    """A customer that exists: their figures at a moment, None where nothing is booked, and how much else is known."""
+
+    figures: Row[Any] | None
+    interaction_count: int
+
+
 async def read_customers(
     connection: AsyncConnection,
     workspace_id: int,
@@ -28,8 +35,8 @@ async def read_customers(
     as_of: datetime,
     as_of_day: date,
     window_days: int | None,
-) -> dict[str, Row[Any] | None]:
-    """The figures of the customers that exist, at ``as_of``; None for one with nothing booked by then.
+) -> dict[str, FoundCustomer]:
+    """The customers that exist, with their figures at ``as_of``.
 
     One statement on the summaries and the periods' orders. Customers with an order event after ``as_of`` take a
     second one, from all their orders.
@@ -46,17 +53,21 @@ async def read_customers(
         LIVE_FIGURES,
         {**moment, "customer_ids": customer_ids, "since": datetime.combine(since, time.min, tzinfo=UTC)},
     )
-    found: dict[str, Row[Any] | None] = {row.customer_id: row for row in rows}
+    summaries = {row.customer_id: row for row in rows}
+    figures: dict[str, Row[Any] | None] = dict(summaries)
     later = [
         customer_id
-        for customer_id, row in found.items()
-        if row is not None and row.latest_order_event_at is not None and row.latest_order_event_at > as_of
+        for customer_id, row in summaries.items()
+        if row.latest_order_event_at is not None and row.latest_order_event_at > as_of
     ]
     if later:
-        found.update(dict.fromkeys(later))
+        figures.update(dict.fromkeys(later))
         rows = await connection.execute(FIGURES_OF_CUSTOMERS, {**moment, "customer_ids": later})
-        found.update({row.customer_id: row for row in rows})
-    return found
+        figures.update({row.customer_id: row for row in rows})
+    return {
+        customer_id: FoundCustomer(figures[customer_id], row.interaction_count)
+        for customer_id, row in summaries.items()
+    }
 
 
 def _whole(name: str) -> str:

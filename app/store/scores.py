@@ -14,7 +14,10 @@ from app.store.tables import SCORE_COLUMNS
 
 SHARED_PARTITION = 0
 _COLUMNS = tuple(column.name for column in SCORE_COLUMNS)
-_SELECTED = f"customer_id, {', '.join(_COLUMNS)}"
+# JSON travels as text: its readers parse it, and its writers have made it.
+_SELECTED = ", ".join(
+    ("customer_id", *("CAST(evidence AS text) AS evidence" if name == "evidence" else name for name in _COLUMNS))
+)
 
 SORTS = (
     "customer_id",
@@ -73,9 +76,9 @@ async def copy_to_history(connection: AsyncConnection, run_id: int, partition: i
     await connection.execute(
         text(
             "INSERT INTO score_history (workspace_id, customer_id, run_id, as_of, r, f, m, segment, abc_grade,"
-            " clv_total, churn_state)"
+            " net_spend, clv_total, churn_state, churn_type)"
             " SELECT workspace_id, customer_id, run_id, CAST(:as_of AS timestamptz), r, f, m, segment, abc_grade,"
-            f" clv_total, churn_state FROM {table_of(partition)}"
+            f" net_spend, clv_total, churn_state, churn_type FROM {table_of(partition)}"
             " WHERE partition = :partition AND run_id = :run_id ORDER BY customer_id"
         ),
         {"run_id": run_id, "partition": partition, "as_of": as_of},

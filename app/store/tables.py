@@ -4,6 +4,8 @@ Customer-scoped tables carry ``customer_id`` in their primary key and in every u
 keys, so that Citus can distribute them by it; workspaces, keys and runs are small and would be reference tables.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -42,6 +44,9 @@ Instant = DateTime(timezone=True)
 PLACED = "type = 'order.placed'"
 ADJUSTING = "type IN ('order.cancelled', 'order.refunded')"
 PROFILE = "type IN ('customer.created', 'customer.updated')"
+INTERACTION = (
+    "type NOT IN ('customer.created', 'customer.updated', 'order.placed', 'order.cancelled', 'order.refunded')"
+)
 
 workspaces = Table(
     "workspaces",
@@ -101,6 +106,7 @@ events = Table(
         postgresql_where=text(ADJUSTING),
     ),
     Index("ix_events_profile", "workspace_id", "customer_id", postgresql_where=text(PROFILE)),
+    Index("ix_events_interaction", "workspace_id", "customer_id", postgresql_where=text(INTERACTION)),
 )
 
 customer_summary = Table(
@@ -110,6 +116,7 @@ customer_summary = Table(
     Column("customer_id", IdText, primary_key=True),
     Column("event_count", BigInteger, nullable=False, server_default=text("0")),
     Column("adjustment_count", BigInteger, nullable=False, server_default=text("0")),
+    Column("interaction_count", BigInteger, nullable=False, server_default=text("0")),
     Column("order_count", BigInteger, nullable=False, server_default=text("0")),
     Column("purchase_days", BigInteger, nullable=False, server_default=text("0")),
     Column("first_purchase_day", Date),
@@ -158,7 +165,7 @@ runs = Table(
     Index("ix_runs_workspace", "workspace_id", "id"),
 )
 
-SCORE_COLUMNS = (
+SCORE_COLUMNS: tuple[Column[Any], ...] = (
     Column("days_since_last_order", Integer),
     Column("order_count", Integer, nullable=False),
     Column("net_spend", Numeric, nullable=False),
@@ -180,6 +187,11 @@ SCORE_COLUMNS = (
     Column("interval_high", Numeric),
     Column("churn_state", IdText, nullable=False),
     Column("churn_probability", Double),
+    Column("churn_type", IdText),
+    Column("churn_subtype", IdText),
+    Column("type_probabilities", ARRAY(Double), comment="natural, competitive, passive, negligent, unknown"),
+    Column("evidence", JSONB),
+    Column("action", IdText),
     Column("lifecycle_status", IdText, nullable=False),
     Column("lifecycle_stage", IdText),
 )
@@ -200,6 +212,17 @@ scores = Table(
     postgresql_partition_by="LIST (partition)",
 )
 
+churn_labels = Table(
+    "churn_labels",
+    metadata,
+    Column("workspace_id", Integer, primary_key=True),
+    Column("customer_id", IdText, primary_key=True),
+    Column("type", IdText, nullable=False),
+    Column("subtype", IdText),
+    Column("labelled_at", Instant, nullable=False, comment="the moment that the verdict speaks of"),
+    Column("recorded_at", Instant, nullable=False),
+)
+
 score_history = Table(
     "score_history",
     metadata,
@@ -212,12 +235,14 @@ score_history = Table(
     Column("m", SmallInteger),
     Column("segment", IdText),
     Column("abc_grade", IdText),
+    Column("net_spend", Numeric, nullable=False),
     Column("clv_total", Numeric),
     Column("churn_state", IdText, nullable=False),
     Column("churn_type", IdText),
+    Index("ix_score_history_run_id", "run_id"),
 )
 
-# Imports and the queue stay on the coordinator: they are written in sequence, by few, and emptied as they are worked off.
+# Imports, like the queue, stay on the coordinator: few write them, in sequence, and work empties them.
 
 imports = Table(
     "imports",

@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("customer_id", sa.Text(collation="C"), nullable=False),
         sa.Column("event_count", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("adjustment_count", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("interaction_count", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("order_count", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("purchase_days", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("first_purchase_day", sa.Date(), nullable=True),
@@ -80,6 +81,15 @@ def upgrade() -> None:
         ["workspace_id", "customer_id"],
         unique=False,
         postgresql_where=sa.text("type IN ('customer.created', 'customer.updated')"),
+    )
+    op.create_index(
+        "ix_events_interaction",
+        "events",
+        ["workspace_id", "customer_id"],
+        unique=False,
+        postgresql_where=sa.text(
+            "type NOT IN ('customer.created', 'customer.updated', 'order.placed', 'order.cancelled', 'order.refunded')"
+        ),
     )
     op.create_index(
         "ix_events_time", "events", ["workspace_id", "customer_id", "occurred_at", "event_id"], unique=False

@@ -14,6 +14,21 @@ depends_on: str | Sequence[str] | None = None
 
 def upgrade() -> None:
     op.create_table(
+        "churn_labels",
+        sa.Column("workspace_id", sa.Integer(), nullable=False),
+        sa.Column("customer_id", sa.Text(collation="C"), nullable=False),
+        sa.Column("type", sa.Text(collation="C"), nullable=False),
+        sa.Column("subtype", sa.Text(collation="C"), nullable=True),
+        sa.Column(
+            "labelled_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            comment="the moment that the verdict speaks of",
+        ),
+        sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("workspace_id", "customer_id", name=op.f("pk_churn_labels")),
+    )
+    op.create_table(
         "score_history",
         sa.Column("workspace_id", sa.Integer(), nullable=False),
         sa.Column("customer_id", sa.Text(collation="C"), nullable=False),
@@ -24,11 +39,13 @@ def upgrade() -> None:
         sa.Column("m", sa.SmallInteger(), nullable=True),
         sa.Column("segment", sa.Text(collation="C"), nullable=True),
         sa.Column("abc_grade", sa.Text(collation="C"), nullable=True),
+        sa.Column("net_spend", sa.Numeric(), nullable=False),
         sa.Column("clv_total", sa.Numeric(), nullable=True),
         sa.Column("churn_state", sa.Text(collation="C"), nullable=False),
         sa.Column("churn_type", sa.Text(collation="C"), nullable=True),
         sa.PrimaryKeyConstraint("workspace_id", "customer_id", "run_id", name=op.f("pk_score_history")),
     )
+    op.create_index("ix_score_history_run_id", "score_history", ["run_id"], unique=False)
     op.create_table(
         "scores",
         sa.Column("partition", sa.Integer(), nullable=False),
@@ -56,6 +73,16 @@ def upgrade() -> None:
         sa.Column("interval_high", sa.Numeric(), nullable=True),
         sa.Column("churn_state", sa.Text(collation="C"), nullable=False),
         sa.Column("churn_probability", sa.Double(), nullable=True),
+        sa.Column("churn_type", sa.Text(collation="C"), nullable=True),
+        sa.Column("churn_subtype", sa.Text(collation="C"), nullable=True),
+        sa.Column(
+            "type_probabilities",
+            sa.ARRAY(sa.Double()),
+            nullable=True,
+            comment="natural, competitive, passive, negligent, unknown",
+        ),
+        sa.Column("evidence", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("action", sa.Text(collation="C"), nullable=True),
         sa.Column("lifecycle_status", sa.Text(collation="C"), nullable=False),
         sa.Column("lifecycle_stage", sa.Text(collation="C"), nullable=True),
         sa.PrimaryKeyConstraint("partition", "run_id", "customer_id", name=op.f("pk_scores")),
@@ -123,6 +150,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("churn_labels")
     op.drop_column("workspaces", "latest_run_id")
     op.drop_index("ix_runs_workspace", table_name="runs")
     op.drop_table("runs")
@@ -132,4 +160,5 @@ def downgrade() -> None:
     op.drop_index("ix_scores_clv_total", table_name="scores")
     op.drop_index("ix_scores_churn_probability", table_name="scores")
     op.drop_table("scores")
+    op.drop_index("ix_score_history_run_id", table_name="score_history")
     op.drop_table("score_history")

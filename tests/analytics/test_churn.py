@@ -75,6 +75,11 @@ def test_customers_without_a_probability_go_by_inactivity() -> None:
     assert churn_state(np.array([100]), YES, method="probability").tolist() == [1]
 
 
+def test_limits_may_be_at_their_ends() -> None:
+    assert by_days(1, active_days=0, at_risk_days=0) == "churned"
+    assert by_probability(0.5, at_risk_probability=0, churned_probability=1) == "at_risk"
+
+
 @pytest.mark.parametrize(
     "limits",
     [

@@ -122,6 +122,15 @@ def test_hand_worked_rfm_distances() -> None:
     assert why.r.cut_points == (2.5, 2.9)
 
 
+def test_money_too_large_for_small_steps_is_passed_all_the_same() -> None:
+    cut = 5e12
+    fit = RfmFit(k=2, customers=9, m_cuts=(cut,))
+    why = explained(fit, spend=cut)
+    assert (why.m.score, why.m.next_score) == (1, 2)
+    assert why.m.distance is not None
+    assert cut + why.m.distance > cut
+
+
 def test_the_best_scores_have_no_next() -> None:
     fit = RfmFit(k=3, customers=9, r_cuts=(5, 8), f_cuts=(1, 1), m_cuts=(1, 2))
     why = explained(fit)

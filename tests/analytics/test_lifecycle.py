@@ -159,6 +159,11 @@ def test_stage_rates_can_be_set() -> None:
     assert stage(age=365, formation_below_days=366) == "formation"
 
 
+def test_limits_may_be_zero() -> None:
+    assert stage(half=-1, prior=100, decline_below=0) == "decline"
+    assert stage(half=0, prior=100, decline_below=0) == "stable"
+
+
 def test_negative_limits_are_refused() -> None:
     for limits in ({"decline_below": -0.1}, {"growth_above": float("nan")}, {"new_within_days": -1}):
         with pytest.raises(ValueError, match="at least 0"):

@@ -189,6 +189,8 @@ def test_totals_that_do_not_fit_are_refused_rather_than_wrapped() -> None:
         grade_all(list("abc"), [8 * 10**18] * 3)
     with pytest.raises(TotalTooLarge):
         grade_all(["a"], [-(2**63)])
+    with pytest.raises(TotalTooLarge):
+        grade_all(["a"], [-9 * 10**18])
 
 
 def test_negative_totals_beyond_64_bits_stay_exact() -> None:

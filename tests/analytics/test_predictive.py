@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.analytics import predictive
-from app.analytics.predictive import FittedModel
+from app.analytics.fit import Component, FittedModel
 from tests.analytics.clv_references import EXACT, NEW_CUSTOMER, PARAMS, cdnow
 
 NAMES = sorted(PARAMS)
@@ -150,10 +150,11 @@ def test_a_fit_survives_storage_as_json() -> None:
     assert FittedModel.from_dict(json.loads(json.dumps(fitted.to_dict()))) == fitted
 
 
-def test_a_mixture_scores_the_weighted_mean_of_its_members() -> None:
+def test_a_blend_scores_the_weighted_mean_of_its_members() -> None:
     members = [given_params(model, PARAMS[model]) for model in NAMES]
     weights = (0.5, 0.3, 0.2)
-    mixture = FittedModel("mixture", {}, 0.0, {}, (), 1, tuple(zip(members, weights, strict=True)))
+    parts = tuple(Component(member, (0.1, weight)) for member, weight in zip(members, weights, strict=True))
+    mixture = FittedModel("blend", {}, 0.0, {}, (), 1, parts)
     rows = history(3, 30, 40)
     mean = sum(w * predictive.expected_purchases(m, *rows, 52)[0] for m, w in zip(members, weights, strict=True))
     assert predictive.expected_purchases(mixture, *rows, 52)[0] == pytest.approx(mean, rel=1e-12)
@@ -161,7 +162,7 @@ def test_a_mixture_scores_the_weighted_mean_of_its_members() -> None:
     mass = sum(w * np.exp(predictive.log_predictive(m, *rows, 52, 2)[0]) for m, w in zip(members, weights, strict=True))
     assert np.exp(predictive.log_predictive(mixture, *rows, 52, 2)[0]) == pytest.approx(mass, rel=1e-12)
     assert FittedModel.from_dict(json.loads(json.dumps(mixture.to_dict()))) == mixture
-    with pytest.raises(ValueError, match="mixture"):
+    with pytest.raises(ValueError, match="blend"):
         predictive.log_likelihood(mixture, *rows)
 
 

@@ -407,6 +407,11 @@ def test_settings_that_make_no_sense_are_refused(options: dict[str, Any]) -> Non
         RfmSettings(**options)
 
 
+def test_a_wrong_number_of_limits_is_named() -> None:
+    with pytest.raises(ValueError, match=r"thresholds\.f must have 4 limits"):
+        RfmSettings(f_limits=(1, 2))
+
+
 def test_the_limits_of_settings_are_accepted() -> None:
     assert RfmSettings(k=2).grades == 2
     assert RfmSettings(k=10, window_days=1, grid={"10-10": "x"}).grades == 10

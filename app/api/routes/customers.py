@@ -1,6 +1,6 @@
 """Reading customers."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -16,8 +16,6 @@ from app.scalars import Day, Instant, Money, SignedMoney
 from app.store.customers import CustomerFilter
 
 router = APIRouter(tags=["customers"])
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class CustomerProfile(BaseModel):
@@ -173,14 +171,14 @@ async def list_customer_events(
     bound = {"customer_id": customer_id}
     before = None
     if cursor:
-        microseconds, event_id = decode_cursor("events", bound, cursor, int, str)
-        before = (EPOCH + timedelta(microseconds=microseconds), event_id)
+        occurred_at, event_id = decode_cursor("events", bound, cursor, datetime, str)
+        before = (occurred_at, event_id)
     records = await customers.list_events(engine, holder.workspace, customer_id, before, limit + 1)
     page = records[:limit]
     next_cursor = None
     if len(records) > limit:
         last = page[-1]
-        next_cursor = encode_cursor("events", bound, [(last.occurred_at - EPOCH) // timedelta(microseconds=1), last.id])
+        next_cursor = encode_cursor("events", bound, [last.occurred_at, last.id])
     return StoredEventPage.model_construct(
         data=[_stored_event(customer_id, record) for record in page], next_cursor=next_cursor
     )

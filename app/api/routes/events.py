@@ -10,7 +10,7 @@ from app.api import bodies
 from app.api.dependencies import Engine, EventsWriter
 from app.api.problems import responses
 from app.errors import UnsupportedMediaType
-from app.events import Event
+from app.events import EventUnion
 from app.ingest import record_events as record
 
 router = APIRouter(tags=["events"])
@@ -19,7 +19,7 @@ router = APIRouter(tags=["events"])
 class EventBatch(BaseModel):
     """Up to 10,000 events, of any customers, in any order."""
 
-    events: Annotated[list[Event], Field(max_length=bodies.MAX_EVENTS)]
+    events: Annotated[list[EventUnion], Field(max_length=bodies.MAX_EVENTS)]
 
 
 class EventError(BaseModel):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app import live
 from app.api.cursors import decode_cursor, encode_cursor
-from app.api.dependencies import Cursor, CustomerId, Engine, Limit, ScoresReader
+from app.api.dependencies import AcceptedLanguage, Cursor, CustomerId, Engine, Limit, ScoresReader
 from app.api.problems import responses
 from app.errors import InvalidRequest
 from app.live import Fits
@@ -50,7 +50,12 @@ MomentQuery = Annotated[Moment, Query()]
 
 
 async def _value(
-    holder: ScoresReader, engine: Engine, fits: FitCache, customer_id: CustomerId, moment: MomentQuery
+    holder: ScoresReader,
+    engine: Engine,
+    fits: FitCache,
+    customer_id: CustomerId,
+    moment: MomentQuery,
+    language: AcceptedLanguage,
 ) -> Value:
     if moment.source == "live":
         return await live.live_value(
@@ -61,13 +66,14 @@ async def _value(
             _bounded(moment.as_of) or datetime.now(UTC),
             horizon_days=moment.horizon_days,
             run_name=moment.run_id,
+            language=language,
         )
     for name in ("as_of", "horizon_days"):
         if getattr(moment, name) is not None:
             raise InvalidRequest(
                 f"{name} needs source=live: a stored value is of its run's moment and horizon.", pointer=name
             )
-    return await live.cached_value(engine, fits, holder.workspace, customer_id, moment.run_id)
+    return await live.cached_value(engine, fits, holder.workspace, customer_id, moment.run_id, language)
 
 
 def _bounded(as_of: datetime | None) -> datetime | None:
@@ -153,7 +159,9 @@ class ValueAnswer(BaseModel):
     response_model=ValueAnswer,
     responses=responses(400, 413),
 )
-async def query_values(holder: ScoresReader, engine: Engine, fits: FitCache, body: ValueQuery) -> ValueAnswer:
+async def query_values(
+    holder: ScoresReader, engine: Engine, fits: FitCache, body: ValueQuery, language: AcceptedLanguage
+) -> ValueAnswer:
     """Up to 1,000 customers at once."""
     found = await live.live_values(
         engine,
@@ -162,6 +170,7 @@ async def query_values(holder: ScoresReader, engine: Engine, fits: FitCache, bod
         body.customer_ids,
         _bounded(body.as_of) or datetime.now(UTC),
         horizon_days=body.horizon_days,
+        language=language,
     )
     return ValueAnswer.model_construct(data=found.values, not_found=found.not_found)
 
@@ -220,7 +229,11 @@ def _given(**amounts: Decimal | None) -> dict[str, Decimal]:
     responses=responses(409, 410),
 )
 async def list_values(
-    holder: ScoresReader, engine: Engine, fits: FitCache, query: Annotated[ValueListQuery, Query()]
+    holder: ScoresReader,
+    engine: Engine,
+    fits: FitCache,
+    query: Annotated[ValueListQuery, Query()],
+    language: AcceptedLanguage,
 ) -> ValuePage:
     """From the last run, filtered and sorted. A cursor stays with its run; 410 when that is no longer kept."""
     bound = query.model_dump(mode="json", exclude={"cursor", "limit"})
@@ -239,6 +252,7 @@ async def list_values(
         after=after,
         limit=query.limit + 1,
         run_name=run_name,
+        language=language,
     )
     values = page.values[: query.limit]
     next_cursor = None

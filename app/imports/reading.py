@@ -1,0 +1,441 @@
+"""Read the records of a chunk: events of NDJSON, and rows of CSV as a mapping tells. Pure; runs in a thread."""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+from zoneinfo import ZoneInfo
+
+import jiter
+
+from app.imports.mapping import ImportMapping, Places
+from app.ingest import EARLIEST, FUTURE_TOLERANCE, Unreadable
+from app.scalars import ID_PATTERN, MONEY_LIMIT, MONEY_PLACES, RATE_PLACES
+from app.store.imports import BadRow
+from app.store.workspaces import Workspace
+
+MOST_ITEMS = 1_000
+_CACHED = 50_000
+_MAX_TEXT = 100
+
+_ID = re.compile(ID_PATTERN)
+_NO_ID_CHARACTER = re.compile(r"[\s\x00-\x1f\x7f-\x9f/?#%]")
+_ISO = re.compile(
+    r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?: ?(?:Z|[+-]\d{2}(?::?\d{2})?))?)?", re.ASCII
+)
+_NUMBER = re.compile(r"[+-]?(?:\d{1,18}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,2})?", re.ASCII)
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
+_MONEY_SIGN = re.compile(
+    r"([+-]?) *(?:[$¢£¥€₩₪₫₱₴₹₺₽₿฿]|[A-Z]{1,3}\$|[A-Z]{3}) *([+-]?)|(?: *(?:[$¢£¥€₩₪₫₱₴₹₺₽₿฿]|[A-Z]{3}))$"
+)
+
+
+class BadCell(Exception):
+    """A cell that can't be read; ``field`` is what the mapping calls its column."""
+
+    def __init__(self, field: str, detail: str, code: str = "invalid_value") -> None:
+        super().__init__(detail)
+        self.field = field
+        self.detail = detail
+        self.code = code
+
+
+class Line(NamedTuple):
+    """A row as the mapping reads it: a line of an order, or an order of one line. Money has four decimals."""
+
+    line: int
+    customer_id: str
+    order_id: str
+    cancels: bool
+    occurred_at: datetime
+    amount: Decimal
+    cost: Decimal | None
+    currency: str
+    exchange_rate: Decimal | None
+    channel: str | None
+    campaign_id: str | None
+    item: str | None
+    fingerprint: bytes | None
+
+
+class Note(NamedTuple):
+    """A row that tells of a cancelled order; what it doesn't tell is known from the order."""
+
+    line: int
+    order_id: str
+    customer_id: str | None
+    occurred_at: datetime | None
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a chunk of CSV says."""
+
+    lines: list[Line] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    bad: list[BadRow] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class OrderLike(Protocol):
+    """An order that events are made of: staged, or a row of its own."""
+
+    @property
+    def customer_id(self) -> str: ...
+    @property
+    def order_id(self) -> str: ...
+    @property
+    def cancels(self) -> bool: ...
+    @property
+    def occurred_at(self) -> datetime: ...
+    @property
+    def amount(self) -> Decimal: ...
+    @property
+    def cost(self) -> Decimal | None: ...
+    @property
+    def currency(self) -> str: ...
+    @property
+    def exchange_rate(self) -> Decimal | None: ...
+    @property
+    def channel(self) -> str | None: ...
+    @property
+    def campaign_id(self) -> str | None: ...
+
+
+# ---- NDJSON ---------------------------------------------------------------------------------------------------------
+
+
+def read_event_lines(content: bytes, first_line: int) -> Iterator[tuple[int, Any]]:
+    """The events of NDJSON, each with its line; blank lines are skipped."""
+    for number, line in enumerate(content.split(b"\n"), first_line):
+        if line.strip():
+            try:
+                yield (
+                    number,
+                    jiter.from_json(
+                        line, allow_inf_nan=False, catch_duplicate_keys=True, float_mode="decimal", cache_mode="keys"
+                    ),
+                )
+            except ValueError:
+                yield number, Unreadable("The line is not a valid JSON object.")
+
+
+# ---- CSV ------------------------------------------------------------------------------------------------------------
+
+
+class RowReader:
+    """Reads rows as a mapping tells. One reader serves all chunks of an import, one after another."""
+
+    def __init__(self, mapping: ImportMapping, places: Places, workspace: Workspace, received_at: datetime) -> None:
+        self.mapping = mapping
+        self._places = places
+        self._workspace = workspace
+        self._zone = ZoneInfo(mapping.time_zone) if mapping.time_zone else workspace.time_zone
+        self._latest = received_at + FUTURE_TOLERANCE
+        self._default_currency = mapping.currency or workspace.currency
+        self._has_occurrences = mapping.kind == "orders" and places.order_id is None
+        self._needs_fingerprint = self._has_occurrences or (mapping.kind == "lines" and mapping.duplicates == "drop")
+        # The same times, prices and customers come again and again.
+        self._read_id = lru_cache(_CACHED)(self._uncached_id)
+        self._read_time = lru_cache(_CACHED)(self._uncached_time)
+        self._read_number = lru_cache(_CACHED)(self._uncached_number)
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether a row's meaning depends on other rows, so that all are staged before any counts."""
+        return self.mapping.kind == "lines" or self._has_occurrences
+
+    def read(self, content: bytes, first_line: int) -> Reading:
+        reading = Reading()
+        text = content.decode(self.mapping.encoding, "surrogateescape")
+        # Lines end at line feeds alone, as the cutter has it.
+        rows = csv.reader(io.StringIO(text, newline="\n"), delimiter=self.mapping.delimiter)
+        read = self._read_note if self.mapping.kind == "cancellations" else self._read_line
+        width = self._places.width
+        while True:
+            number = first_line + rows.line_num
+            try:
+                row = next(rows)
+            except StopIteration:
+                return reading
+            except csv.Error:
+                reading.counts["lines"] += 1
+                reading.bad.append(BadRow(number, "malformed_row", "The row can't be read as CSV."))
+                continue
+            if not row:
+                continue
+            reading.counts["lines"] += 1
+            if len(row) != width:
+                detail = f"The row has {len(row)} fields where the header has {width}."
+                reading.bad.append(BadRow(number, "malformed_row", detail))
+                continue
+            try:
+                read(number, row, reading)
+            except BadCell as cell:
+                reading.bad.append(BadRow(number, cell.code, f"{self.name_column(cell.field)}: {cell.detail}"))
+
+    def name_column(self, field: str) -> str:
+        """How a detail names the column: as the mapping and so the file's header spell it."""
+        title = getattr(self.mapping.columns, field, None)
+        return f'Column "{title}"' if title and title.isprintable() and len(title) <= _MAX_TEXT else f"Column {field}"
+
+    def _read_note(self, number: int, row: list[str], reading: Reading) -> None:
+        places = self._places
+        order_id = self._read_id("order_id", self._required(row, places.order_id, "order_id"))
+        customer = row[places.customer_id].strip() if places.customer_id is not None else ""
+        moment = row[places.occurred_at].strip() if places.occurred_at is not None else ""
+        reading.notes.append(
+            Note(
+                number,
+                order_id,
+                self._read_id("customer_id", customer) if customer else None,
+                self._read_time(moment) if moment else None,
+            )
+        )
+
+    def _read_line(self, number: int, row: list[str], reading: Reading) -> None:
+        places, mapping = self._places, self.mapping
+        customer = row[places.customer_id or 0].strip()
+        if not customer:
+            reading.counts["skipped_without_customer"] += 1
+            return
+        order_id = "" if places.order_id is None else self._required(row, places.order_id, "order_id")
+        quantity = None
+        if places.quantity is not None:
+            quantity = self._read_number("quantity", self._required(row, places.quantity, "quantity"))
+        prefix = mapping.cancellation_prefix
+        cancels = bool(prefix and order_id.startswith(prefix)) or (quantity is not None and quantity < 0)
+        if cancels and mapping.cancellations == "drop":
+            reading.counts["dropped_cancellations"] += 1
+            return
+        customer_id = self._read_id("customer_id", customer)
+        occurred_at = self._read_time(self._required(row, places.occurred_at, "occurred_at"))
+        if not EARLIEST <= occurred_at <= self._latest:
+            raise BadCell(
+                "occurred_at", "must not be before 1970 nor more than 24 hours ahead.", "occurred_at_out_of_range"
+            )
+        exact = self._amount(row, quantity)
+        amount = exact.quantize(MONEY_PLACES)
+        exact_cost = self._cost(row, exact)
+        cost = None if exact_cost is None else exact_cost.quantize(MONEY_PLACES)
+        if amount != exact or cost != exact_cost:
+            reading.counts["rounded_amounts"] += 1
+        if mapping.kind == "orders" and amount < 0:
+            cancels = True
+            if mapping.cancellations == "drop":
+                reading.counts["dropped_cancellations"] += 1
+                return
+        currency, rate = self._currency(row)
+        fingerprint = None
+        if self._needs_fingerprint:
+            whole = "\x1f".join(row).encode("utf-8", "surrogateescape")
+            fingerprint = hashlib.blake2b(whole, digest_size=16).digest()
+        if places.order_id is None:
+            # What identifies the row. Other columns may come and go from file to file.
+            content = f"{customer_id}\n{occurred_at.isoformat()}\n{amount}"
+            order_id = "row-" + hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
+        else:
+            order_id = self._read_id("order_id", order_id)
+        reading.lines.append(
+            Line(
+                number,
+                customer_id,
+                order_id,
+                cancels,
+                occurred_at,
+                amount,
+                cost,
+                currency,
+                rate,
+                self._text(row, places.channel, "channel", _MAX_TEXT),
+                self._optional_id(row, places.campaign_id, "campaign_id"),
+                self._item(row, quantity) if mapping.items else None,
+                fingerprint,
+            )
+        )
+
+    def _required(self, row: list[str], place: int | None, field: str) -> str:
+        text = row[place or 0].strip()
+        if not text:
+            raise BadCell(field, "must not be empty.", "missing_value")
+        return text
+
+    def _uncached_id(self, field: str, text: str) -> str:
+        if self.mapping.id_replacement is not None:
+            text = _NO_ID_CHARACTER.sub(self.mapping.id_replacement, text)
+        if _ID.fullmatch(text) is None or not text.isprintable():
+            raise BadCell(field, "must be 1 to 128 characters without control characters, white space or / ? # %.")
+        return text
+
+    def _optional_id(self, row: list[str], place: int | None, field: str) -> str | None:
+        text = "" if place is None else row[place].strip()
+        return self._read_id(field, text) if text else None
+
+    def _text(self, row: list[str], place: int | None, field: str, longest: int) -> str | None:
+        text = "" if place is None else row[place].strip()
+        if len(text) > longest:
+            raise BadCell(field, f"must have at most {longest} characters.")
+        if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise BadCell(field, "must be a text in the encoding that the mapping names, without NUL characters.")
+        return text or None
+
+    def _uncached_time(self, text: str) -> datetime:
+        pattern = self.mapping.occurred_at_format
+        try:
+            if pattern is not None:
+                moment = datetime.strptime(text, pattern)  # noqa: DTZ007 - the zone is added below
+            elif _ISO.fullmatch(text):
+                moment = datetime.fromisoformat(text.replace(" ", "T", 1).replace(" ", ""))
+            else:
+                raise BadCell(
+                    "occurred_at", "must be a date or a time by ISO 8601; name another format in the mapping."
+                )
+            return (moment if moment.tzinfo else moment.replace(tzinfo=self._zone)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise BadCell("occurred_at", "must be a date that exists, in the mapping's format.") from None
+
+    def _uncached_number(self, field: str, text: str) -> Decimal:
+        mapping = self.mapping
+        plain: str | None = text
+        if mapping.currency_signs:
+            plain = _MONEY_SIGN.sub(r"\1\2", text, count=1)
+        if mapping.thousands_separator is not None:
+            plain = self._ungrouped(plain or "")
+        if mapping.decimal_separator == "," and plain is not None:
+            plain = None if "." in plain else plain.replace(",", ".")
+        if plain is None or _NUMBER.fullmatch(plain) is None:
+            raise BadCell(
+                field, f"must be a number such as {'12,50' if mapping.decimal_separator == ',' else '12.50'}."
+            )
+        number = Decimal(plain)
+        if abs(number) >= MONEY_LIMIT:
+            raise BadCell(field, "must be below 100000000000.")
+        return number
+
+    def _ungrouped(self, text: str) -> str | None:
+        """Without separators of thousands, where they stand as they should."""
+        separator = self.mapping.thousands_separator
+        if separator == " ":
+            text = text.replace("\u00a0", " ").replace("\u202f", " ")
+        elif separator == "'":
+            text = text.replace("\u2019", "'")
+        if separator is None or separator not in text:
+            return text
+        whole, mark, decimals = text.partition(self.mapping.decimal_separator)
+        first, *groups = whole.split(separator)
+        if separator in decimals or not 1 <= len(first.lstrip("+-")) <= 3 or any(len(group) != 3 for group in groups):
+            return None
+        return first + "".join(groups) + mark + decimals
+
+    def _amount(self, row: list[str], quantity: Decimal | None) -> Decimal:
+        places = self._places
+        if places.amount is not None:
+            amount = self._read_number("amount", self._required(row, places.amount, "amount"))
+        else:
+            price = self._read_number("unit_price", self._required(row, places.unit_price, "unit_price"))
+            amount = (quantity or Decimal(0)) * price
+        if places.discount is not None and (discount := row[places.discount].strip()):
+            amount -= self._read_number("discount", discount)
+        if abs(amount) >= MONEY_LIMIT:
+            raise BadCell("amount" if places.amount is not None else "unit_price", "the amount is too large.")
+        return amount
+
+    def _cost(self, row: list[str], amount: Decimal) -> Decimal | None:
+        places = self._places
+        if places.cost is not None and (cost := row[places.cost].strip()):
+            return self._read_number("cost", cost)
+        if places.profit is not None and (profit := row[places.profit].strip()):
+            return amount - self._read_number("profit", profit)
+        return None
+
+    def _currency(self, row: list[str]) -> tuple[str, Decimal | None]:
+        places, own = self._places, self._workspace.currency
+        currency = "" if places.currency is None else row[places.currency].strip().upper()
+        if not currency:
+            currency = self._default_currency
+        elif _CURRENCY.fullmatch(currency) is None:
+            raise BadCell("currency", "must be three letters (ISO 4217).")
+        rate = self.mapping.exchange_rate
+        if places.exchange_rate is not None and (text := row[places.exchange_rate].strip()):
+            rate = self._read_number("exchange_rate", text).quantize(RATE_PLACES)
+            if not 0 < rate < 1_000_000_000:
+                raise BadCell("exchange_rate", "must be greater than 0 and below 1000000000.")
+        if currency == own:
+            if places.exchange_rate is not None and rate not in (None, 1):
+                raise BadCell("exchange_rate", "must be empty, or 1, in the workspace's own currency.")
+            return currency, None
+        if rate is None:
+            raise BadCell("exchange_rate", "is required where the currency is not the workspace's.")
+        return currency, rate
+
+    def _item(self, row: list[str], quantity: Decimal | None) -> str | None:
+        places = self._places
+        item: dict[str, str] = {}
+        for name in ("sku", "category"):
+            text = self._text(row, getattr(places, name), name, 200)
+            if text is not None:
+                item[name] = text
+        if quantity is not None:
+            if abs(quantity) >= 1_000_000_000:
+                raise BadCell("quantity", "must be below 1000000000.")
+            item["quantity"] = f"{quantity.quantize(MONEY_PLACES):f}"
+        if places.unit_price is not None and (price := row[places.unit_price].strip()):
+            item["unit_price"] = f"{self._read_number('unit_price', price).quantize(MONEY_PLACES):f}"
+        return json.dumps(item) if item else None
+
+
+# ---- Events ---------------------------------------------------------------------------------------------------------
+
+
+class Unfit(Exception):
+    """An order that can't become an event."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+def order_event(order: OrderLike, mapping: ImportMapping, items: list[Any] | None = None) -> dict[str, Any] | None:
+    """The event of an order, or of what takes one back; None where that is dropped. Raises ``Unfit``."""
+    data: dict[str, Any] = {"amount": order.amount, "currency": order.currency}
+    if order.exchange_rate is not None:
+        data["exchange_rate"] = order.exchange_rate
+    if not order.cancels and order.amount >= 0:
+        optional = {"cost": order.cost, "channel": order.channel, "campaign_id": order.campaign_id, "items": items}
+        data |= {name: value for name, value in optional.items() if value is not None}
+        if order.cost is not None and order.cost < 0:
+            raise Unfit("cost_negative", "The order's cost comes to less than zero.")
+        return _event("order.placed", "order", order, data | {"order_id": order.order_id})
+    if mapping.cancellations == "drop" or order.amount == 0:
+        return None
+    if order.amount > 0:
+        raise Unfit("cancellation_not_negative", "The lines that cancel come to more than zero.")
+    data["amount"] = -order.amount
+    return _event("order.refunded", "refund" if order.cancels else "credit", order, data)
+
+
+def _event(kind: str, prefix: str, order: OrderLike, data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": event_id(prefix, order.order_id),
+        "type": kind,
+        "occurred_at": order.occurred_at.isoformat(),
+        "customer_id": order.customer_id,
+        "data": data,
+    }
+
+
+def event_id(prefix: str, order_id: str) -> str:
+    """An id that the same row gives whenever it is read, of at most 128 characters."""
+    made = f"{prefix}-{order_id}"
+    if len(made) <= 128:
+        return made
+    return f"{prefix}-{hashlib.blake2b(order_id.encode(), digest_size=16).hexdigest()}"
