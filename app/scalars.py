@@ -96,6 +96,8 @@ def read_quantity(value: Any) -> Decimal:
 
 def read_instant(value: Any) -> datetime:
     """An RFC 3339 instant with a zone, answered in UTC; digits beyond the microsecond are cut."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC)
     if not isinstance(value, str) or _INSTANT.fullmatch(value) is None:
         raise PydanticCustomError("instant", 'must be an RFC 3339 instant with a zone, such as "2026-01-31T09:30:00Z"')
     try:

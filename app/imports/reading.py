@@ -280,10 +280,12 @@ class RowReader:
         return self._read_id(field, text) if text else None
 
     def _text(self, row: list[str], place: int | None, field: str, longest: int) -> str | None:
-        text = "" if place is None else row[place].strip()
+        if place is None:
+            return None
+        text = row[place].strip()
         if len(text) > longest:
             raise BadCell(field, f"must have at most {longest} characters.")
-        if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        if "\x00" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
             raise BadCell(field, "must be a text in the encoding that the mapping names, without NUL characters.")
         return text or None
 
