@@ -20,6 +20,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.analytics.churn_learning import Learned
+from app.analytics.clv import PurchaseDays
 from app.analytics.pareto import ParetoCurve
 from app.analytics.population import TotalTooLarge
 from app.churn_typing import interactions_of, learn_from_labels
@@ -231,10 +232,10 @@ async def _fail(engine: AsyncEngine, run_id: int, code: str, detail: str) -> Non
 async def _execute(engine: AsyncEngine, run: Row[Any], ending: asyncio.Event) -> None:
     workspace = await _workspace(engine, run.workspace_id)
     settings = WorkspaceSettings.model_validate_json(run.settings)
-    population = await _read(engine, workspace, run, settings, ending)
+    population, purchase_days = await _read(engine, workspace, run, settings, ending)
     try:
         learned = await _learn(engine, workspace, run, settings, population)
-        fit = await asyncio.to_thread(fit_population, population, settings, learned)
+        fit = await asyncio.to_thread(fit_population, population, settings, purchase_days, learned)
     except TotalTooLarge:
         raise _too_large() from None
     await _report(engine, run.id, 0.4, len(population.customer_ids), ending)
@@ -254,11 +255,12 @@ def _too_large() -> RunFailed:
 
 async def _read(
     engine: AsyncEngine, workspace: Workspace, run: Row[Any], settings: WorkspaceSettings, ending: asyncio.Event
-) -> Population:
-    """All figures, in one snapshot."""
+) -> tuple[Population, PurchaseDays | None]:
+    """All figures, in one snapshot, and all purchase days where a contest of models needs them."""
     as_of_day = workspace.local_day(run.as_of)
     ids: list[str] = []
     pieces: list[dict[str, NDArray[np.int64]]] = []
+    days: list[NDArray[np.int64]] = []
     snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
     async with snapshot.connect() as connection:
         expected = await population_store.count_customers(connection, workspace.id, run.as_of)
@@ -266,6 +268,13 @@ async def _read(
             async for piece_ids, piece in population_store.read_population(
                 connection, workspace.id, run.as_of, as_of_day, settings.rfm.window_days
             ):
+                if settings.clv.model == "auto":
+                    after = ids[-1] if ids else ""
+                    days.append(
+                        await population_store.read_purchase_days(
+                            connection, workspace.id, run.as_of, after, piece_ids[-1]
+                        )
+                    )
                 ids += piece_ids
                 pieces.append(piece)
                 await _report(engine, run.id, 0.3 * len(ids) / max(expected, 1), len(ids), ending)
@@ -276,7 +285,12 @@ async def _read(
         name: np.concatenate([piece[name] for piece in pieces]) if pieces else np.zeros(0, dtype=np.int64)
         for name in names
     }
-    return Population(day_number(as_of_day), ids, figures)
+    purchase_days = None
+    if days:
+        # The days come by customer, as many of each as the figures count.
+        customer = np.repeat(np.arange(len(ids)), figures["purchase_days"])
+        purchase_days = PurchaseDays(customer, np.concatenate(days))
+    return Population(day_number(as_of_day), ids, figures), purchase_days
 
 
 async def _write(

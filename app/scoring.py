@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app.analytics.actions import ACTIONS, clv_tier, fit_clv_tiers, recommended_action
 from app.analytics.churn import AT_RISK, CHURNED, STATES, churn_state
 from app.analytics.churn_learning import Learned
-from app.analytics.clv import ClvFit, ClvValues, fit_clv, value_clv
+from app.analytics.clv import ClvFit, ClvValues, PurchaseDays, fit_clv, predict_clv, value_clv
 from app.analytics.lifecycle import STAGES, STATUSES, lifecycle_stage, lifecycle_status
 from app.analytics.pareto import GRADES, AbcFit, ParetoCurve, fit_abc, grade_by_boundaries
 from app.analytics.rfm import RfmFit, fit_rfm, score_rfm, score_text
@@ -132,11 +132,15 @@ class FittedPopulation:
 
 
 def fit_population(
-    population: Population, settings: WorkspaceSettings, learned: Learned | None = None
+    population: Population,
+    settings: WorkspaceSettings,
+    purchase_days: PurchaseDays | None = None,
+    learned: Learned | None = None,
 ) -> FittedPopulation:
     """Fit everything that depends on all customers together; rows in the order of customer_id ("C" collation).
 
-    ``learned`` is what learning churn types from labels came to, None where there are no labels.
+    ``purchase_days`` are needed where the settings leave the choice of the model to a contest. ``learned`` is what
+    learning churn types from labels came to, None where there are no labels.
     """
     arrays = population.arrays
     recency: dict[str, Any] = {
@@ -158,13 +162,17 @@ def fit_population(
         arrays,
         segment,
         rfm.segments,
+        model=settings.clv.model,
         basis=settings.clv.basis,
         lifespan_years=settings.clv.lifespan_years,
+        purchase_days=purchase_days,
     )
-    predicted = value_clv(clv, arrays, segment, horizon_days=settings.clv.horizon_days).predicted
+    predicted = predict_clv(
+        clv, arrays, segment, horizon_days=settings.clv.horizon_days, discount_rate=settings.clv.discount_rate
+    )
     historical = population.on_basis(settings.clv.basis, "net_spend", "net_cost")
     churn = ChurnFit(
-        method="inactivity",
+        method="inactivity" if settings.churn.method == "inactivity" or clv.purchases is None else "probability",
         horizon_days=settings.churn.horizon_days,
         weights=learned.weights if learned else expert_weights(),
         learning=learned.summary() if learned else {},
@@ -242,8 +250,22 @@ def score_population(
         )
         r, f, m, segment, segments = scores.r, scores.f, scores.m, scores.segment, fitted.rfm.segments
         grade = grade_by_boundaries(fitted.abc, abc_units, has_order, population.customer_ids)
-        clv = value_clv(fitted.clv, arrays, segment, horizon_days=horizon_days)
-    state = churn_state(days_since, has_order, method=settings.churn.method, limits=settings.churn.analytic())
+        clv = value_clv(
+            fitted.clv,
+            arrays,
+            segment,
+            horizon_days=horizon_days,
+            discount_rate=settings.clv.discount_rate,
+            interval_level=settings.clv.interval_level,
+            churn_horizon_days=settings.churn.horizon_days,
+        )
+    state = churn_state(
+        days_since,
+        has_order,
+        churn_probability=clv.churn_probability if clv and fitted and fitted.clv.purchases else None,
+        method=settings.churn.method,
+        limits=settings.churn.analytic(),
+    )
     status = lifecycle_status(
         has_order=has_order,
         days_since_last_order=days_since,
@@ -291,7 +313,7 @@ def score_population(
         _money(_units(clv.interval_low)) if clv else null,
         _money(_units(clv.interval_high)) if clv else null,
         _names(state, STATES),
-        null,
+        _floats(clv.churn_probability) if clv else null,
         _names(np.where(leaving, verdicts.type, -1), TYPES),
         _names(np.where(leaving, verdicts.subtype, -1), SUBTYPES),
         [row if told else None for row, told in zip(verdicts.probabilities.tolist(), leaving.tolist(), strict=True)],

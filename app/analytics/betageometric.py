@@ -23,6 +23,7 @@ from scipy.special import betainc, betaln, digamma, expit, gammaln, polygamma
 from app.analytics.fit import (
     FittedModel,
     FloatArray,
+    IntArray,
     NotConverged,
     check_customers,
     fitted_model,
@@ -38,6 +39,7 @@ CHUNK = 16_384
 WARM_START_ROWS = 60_000
 WARM_START_CUSTOMERS = 12_000
 ROWS = 1 << 20
+BASIS_ROWS = 4096
 
 BoolArray = NDArray[np.bool_]
 
@@ -226,50 +228,75 @@ def growth_if_alive(
     """
     x_values, x_index = distinct(x)
     span = float(np.log1p(horizons[-1] / params["alpha"]))
-    expansion, smooth = _expansions(params, x_values, span, first_may_leave)
-    result = np.empty((x.size, coefficients.shape[1]))
-    for start in range(0, x.size, ROWS):
-        rows = slice(start, start + ROWS)
-        T_values, T_index = distinct(T[rows])
-        basis = _basis(T_values, params["alpha"], span, horizons, coefficients, expansion.shape[1])
-        if len(x_values) * len(T_values) <= DENSE_CELLS:
-            table = np.matmul(expansion, basis.transpose(1, 2, 0))
-            cell = x_index[rows] * np.int64(len(T_values)) + T_index
-            for column, figures in zip(result.T, table, strict=True):
-                column[rows] = figures.ravel()[cell]
-        else:
-            np.einsum("nk,nmk->nm", expansion[x_index[rows]], basis[T_index], out=result[rows])
+    theta = (params["r"], params["a"], params["b"] + (1.0 if first_may_leave else 0.0))
+    if x_values.size == 1:
+        # One customer at a time is how live scores come, over and over with the same fit.
+        expansion, smooth = _expansion_of_one(*theta, float(x_values[0]), span)
+    else:
+        expansion, smooth = _expansions(*theta, x_values, span)
+    result = evaluate_expansions(expansion, x_index, T, params["alpha"], span, horizons, coefficients)
     if not smooth.all():
         rough = np.flatnonzero(~smooth[x_index])
-        stays = params["b"] + (1.0 if first_may_leave else 0.0)
         for start in range(0, rough.size, 256):
             part = rough[start : start + 256]
             reach = horizons / (params["alpha"] + T[part, None])
-            result[part] = thinned_growth(params["r"] + x[part], params["a"], stays + x[part], reach) @ coefficients
+            result[part] = thinned_growth(theta[0] + x[part], theta[1], theta[2] + x[part], reach) @ coefficients
     return result
 
 
-def _expansions(
-    params: Mapping[str, float], x_values: FloatArray, span: float, first_may_leave: bool
-) -> tuple[FloatArray, BoolArray]:
+def evaluate_expansions(
+    expansion: FloatArray,
+    row: IntArray,
+    T: FloatArray,
+    alpha: float,
+    span: float,
+    horizons: FloatArray,
+    coefficients: FloatArray,
+) -> FloatArray:
+    """Return sums over horizons of w times an expanded function of log(1 + w), w = horizon / (alpha + T), times the
+    coefficients, for the row of the expansion that each customer has; shape (n, m)."""
+    result = np.empty((T.size, coefficients.shape[1]))
+    for start in range(0, T.size, ROWS):
+        rows = slice(start, start + ROWS)
+        T_values, T_index = distinct(T[rows])
+        basis = _basis(T_values, alpha, span, horizons, coefficients, expansion.shape[1])
+        if len(expansion) * len(T_values) <= DENSE_CELLS:
+            table = np.matmul(expansion, basis.transpose(1, 2, 0))
+            cell = row[rows] * np.int64(len(T_values)) + T_index
+            for column, figures in zip(result.T, table, strict=True):
+                column[rows] = figures.ravel()[cell]
+        else:
+            # Fractional days: hardly any two customers share a T, so there is no table to gain from.
+            for part in range(start, min(start + ROWS, T.size), BASIS_ROWS):
+                some = slice(part, min(part + BASIS_ROWS, start + ROWS, T.size))
+                here = basis[T_index[some.start - start : some.stop - start]]
+                np.einsum("nk,nmk->nm", expansion[row[some]], here, out=result[some])
+    return result
+
+
+def _expansions(r: float, a: float, b: float, x_values: FloatArray, span: float) -> tuple[FloatArray, BoolArray]:
     """Return Chebyshev coefficients of (mean purchases / w) over log(1 + w) in [0, span] for each frequency, shape
     (u, k), and whether they have died out, so that the expansion holds."""
-    shape = params["r"] + x_values
-    stays = params["b"] + x_values + (1.0 if first_may_leave else 0.0)
-    nodes, transform = _chebyshev(24 + 8 * int(np.ceil(span)))
+    shape, stays = r + x_values, b + x_values
+    nodes, transform = chebyshev(24 + 8 * int(np.ceil(span)))
     w = np.expm1(span / 2 * (1 + nodes))
     values = np.empty((len(shape), len(w)))
     for start in range(0, len(shape), 64):
         part = slice(start, start + 64)
         reach = np.broadcast_to(w, (len(shape[part]), len(w)))
-        values[part] = thinned_growth(shape[part], params["a"], stays[part], reach)
+        values[part] = thinned_growth(shape[part], a, stays[part], reach)
     values /= w
     expansion: FloatArray = values @ transform
     return expansion, np.abs(expansion[:, -4:]).max(axis=1) <= 1e-11 * values.min(axis=1)
 
 
+@lru_cache(maxsize=16_384)
+def _expansion_of_one(r: float, a: float, b: float, x: float, span: float) -> tuple[FloatArray, BoolArray]:
+    return _expansions(r, a, b, np.array([x]), span)
+
+
 @lru_cache(maxsize=64)
-def _chebyshev(terms: int) -> tuple[FloatArray, FloatArray]:
+def chebyshev(terms: int) -> tuple[FloatArray, FloatArray]:
     """Return the Chebyshev points on [-1, 1] and the matrix from values at them to coefficients."""
     angles = (np.arange(terms) + 0.5) * (np.pi / terms)
     transform = np.cos(np.outer(angles, np.arange(terms))) * (2 / terms)

@@ -80,7 +80,7 @@ def calibration(forecast: ArrayLike, actual: ArrayLike, groups: int = 10) -> lis
     forecast, actual = _pair(forecast, actual)
     if groups < 1:
         raise ValueError("groups must be at least 1")
-    values, index, counts = np.unique(forecast, return_inverse=True, return_counts=True)
+    _, index, counts = np.unique(forecast, return_inverse=True, return_counts=True)
     # A value belongs to the group in which its middle rank falls.
     middle = np.cumsum(counts) - counts / 2
     group = np.minimum((middle * groups / forecast.size).astype(np.intp), groups - 1)[index]

@@ -1,56 +1,101 @@
-"""Customer lifetime value: one fit and one valuation, whatever the model behind them."""
+"""Customer lifetime value: one fit and one valuation, whatever the model behind them.
+
+The textbook's figures stand beside every fit: they serve where a predictive model can't be fitted, and the reason is
+told.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.analytics import contest as contests
+from app.analytics import predictive
+from app.analytics.fit import FitError, FittedModel
+from app.analytics.gamma_gamma import FittedSpend, fit_spend, purchase_value
+from app.analytics.interval import interval
 from app.analytics.summary import CustomerFigures
 from app.analytics.textbook import Basis, TextbookFit, fit_textbook, value_textbook
+
+Model = Literal["auto", "textbook", "bg_nbd", "mbg_nbd", "pareto_nbd", "mbg_cnbd_k"]
+
+
+@dataclass(frozen=True)
+class PurchaseDays:
+    """Every purchase day of a population, one row each: arrays (m,) of the customer's row and the day's number."""
+
+    customer: NDArray[np.int64]
+    day: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class ClvFit:
-    """A fitted population: the model in use, and the textbook's figures, which always stand beside it.
+    """A fitted population.
 
-    ``fallback_reason`` says why ``model`` is not the one that was asked for.
+    Attributes
+    ----------
+    basis : what money is counted: "revenue" or "margin".
+    customers : customers with a counted order.
+    textbook : the textbook's figures, always there.
+    purchases, spend : the predictive model of purchases, and of what one is worth; None where the textbook serves.
+    contest : the record of the contest, where the model was chosen by one.
+    fallback_reason, fallback_detail : why the textbook serves though a predictive model was asked for.
     """
 
-    model: str
     basis: Basis
-    textbook: TextbookFit
     customers: int
+    textbook: TextbookFit
+    purchases: FittedModel | None = None
+    spend: FittedSpend | None = None
+    contest: Mapping[str, Any] | None = None
     fallback_reason: str | None = None
+    fallback_detail: str | None = None
+
+    @property
+    def model(self) -> str:
+        """The model in use."""
+        return self.purchases.model if self.purchases else "textbook"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it, in the shape of the contract; ``from_dict`` reads it back."""
+        """As JSON holds it; ``from_dict`` reads it back. Parameters stand first, by the letters of the papers."""
+        spend = self.spend.gamma_gamma if self.spend else None
         return {
             "model": self.model,
             "basis": self.basis,
-            "params": {},
-            "log_likelihood": None,
+            "params": self.purchases.params if self.purchases else {},
+            "log_likelihood": self.purchases.log_likelihood if self.purchases else None,
             "customers": self.customers,
-            "gamma_gamma": None,
+            "gamma_gamma": spend.params if spend else None,
             "fallback_reason": self.fallback_reason,
+            "fallback_detail": self.fallback_detail,
+            "purchases": self.purchases.to_dict() if self.purchases else None,
+            "spend": self.spend.to_dict() if self.spend else None,
+            "contest": dict(self.contest) if self.contest else None,
             "textbook": self.textbook.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "ClvFit":
         return cls(
-            model=stored["model"],
             basis=stored["basis"],
-            textbook=TextbookFit.from_dict(stored["textbook"]),
             customers=stored["customers"],
+            textbook=TextbookFit.from_dict(stored["textbook"]),
+            purchases=FittedModel.from_dict(stored["purchases"]) if stored["purchases"] else None,
+            spend=FittedSpend.from_dict(stored["spend"]) if stored["spend"] else None,
+            contest=stored["contest"],
             fallback_reason=stored["fallback_reason"],
+            fallback_detail=stored["fallback_detail"],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ClvValues:
-    """Values of n customers over a horizon: float64 arrays (n,), NaN for null. Money in currency units."""
+    """Values of n customers: float64 arrays (n,), NaN for null. Money in currency units.
+
+    ``churn_probability`` is that of no purchase within the churn horizon; only predictive models tell it.
+    """
 
     predicted: NDArray[np.float64]
     expected_purchases: NDArray[np.float64]
@@ -58,6 +103,16 @@ class ClvValues:
     p_alive: NDArray[np.float64]
     interval_low: NDArray[np.float64]
     interval_high: NDArray[np.float64]
+    churn_probability: NDArray[np.float64]
+
+
+def mean_purchase_value(figures: CustomerFigures, basis: Basis) -> NDArray[np.float64]:
+    """The mean value of a repeat purchase day, shape (n,): of spend, or of spend less cost; 0 where there is none."""
+    if basis == "revenue":
+        return figures.monetary_value
+    repeats = np.maximum(figures.frequency, 0)
+    cost = figures.net_cost - figures.first_day_cost
+    return figures.monetary_value - np.divide(cost, repeats, out=np.zeros_like(cost), where=repeats > 0)
 
 
 def fit_clv(
@@ -65,10 +120,25 @@ def fit_clv(
     segment: NDArray[np.int8],
     segments: tuple[str, ...],
     *,
+    model: Model,
     basis: Basis,
     lifespan_years: float,
+    purchase_days: PurchaseDays | None = None,
 ) -> ClvFit:
-    """Fit the population's lifetime value."""
+    """Fit the population's lifetime value.
+
+    Parameters
+    ----------
+    figures : of n customers.
+    segment, segments : codes (n,) into the names of RFM's segments, by which the textbook tells its figures.
+    model : a model by name; "auto" takes the one that forecast the population's own past best.
+    basis, lifespan_years : see ``fit_textbook``.
+    purchase_days : of all customers; "auto" needs them.
+
+    Returns
+    -------
+    ClvFit : with a ``fallback_reason`` where the model that was asked for can't be fitted to these customers.
+    """
     textbook = fit_textbook(
         segment=segment,
         segments=segments,
@@ -80,17 +150,98 @@ def fit_clv(
         basis=basis,
         lifespan_years=lifespan_years,
     )
-    return ClvFit("textbook", basis, textbook, int(np.count_nonzero(figures.has_order)))
+    customers = int(np.count_nonzero(figures.has_order))
+    if model == "textbook":
+        return ClvFit(basis, customers, textbook)
+    buyers = np.flatnonzero(figures.has_order)
+    x, t_x, T = (
+        column[buyers].astype(np.float64) for column in (figures.frequency, figures.recency_days, figures.T_days)
+    )
+    record = None
+    try:
+        if model == "auto":
+            if purchase_days is None:
+                raise ValueError("the contest of models needs the purchase days")
+            place = np.full(figures.has_order.size, -1)
+            place[buyers] = np.arange(buyers.size)
+            splits = contests.cut(place[purchase_days.customer], purchase_days.day, figures.as_of_day)
+            purchases, contest = contests.choose(splits, x, t_x, T)
+            record = contest.to_dict()
+        else:
+            purchases = predictive.fit_model(model, x, t_x, T)
+        spend = fit_spend(x, mean_purchase_value(figures, basis)[buyers])
+    except FitError as refusal:
+        return ClvFit(basis, customers, textbook, fallback_reason=refusal.code, fallback_detail=refusal.reason)
+    return ClvFit(basis, customers, textbook, purchases, spend, record)
+
+
+def predict_clv(
+    fit: ClvFit,
+    figures: CustomerFigures,
+    segment: NDArray[np.int8],
+    *,
+    horizon_days: int,
+    discount_rate: float,
+) -> NDArray[np.float64]:
+    """Only the predicted value of ``value_clv``, shape (n,), NaN without a counted order."""
+    if fit.purchases is None or fit.spend is None:
+        values = value_textbook(fit.textbook, segment=segment, has_order=figures.has_order, horizon_days=horizon_days)
+        return values.predicted
+    predicted = np.full(segment.size, np.nan)
+    buyers = np.flatnonzero(figures.has_order)
+    x, t_x, T = (
+        column[buyers].astype(np.float64) for column in (figures.frequency, figures.recency_days, figures.T_days)
+    )
+    purchases = predictive.discounted_purchases(fit.purchases, x, t_x, T, horizon_days, discount_rate)
+    predicted[buyers] = purchases * purchase_value(fit.spend, x, mean_purchase_value(figures, fit.basis)[buyers])
+    return predicted
 
 
 def value_clv(
-    fit: ClvFit, figures: CustomerFigures, segment: NDArray[np.int8], *, horizon_days: int
+    fit: ClvFit,
+    figures: CustomerFigures,
+    segment: NDArray[np.int8],
+    *,
+    horizon_days: int,
+    discount_rate: float,
+    interval_level: float,
+    churn_horizon_days: int,
 ) -> ClvValues:
-    """Value customers by a fit; rows in any order. All is null without a counted order."""
-    values = value_textbook(
-        fit.textbook, segment=segment, has_order=figures.has_order, horizon_days=horizon_days
+    """Value customers by a fit; rows in any order. All is null without a counted order.
+
+    The predicted value is that of a purchase times the discounted purchases of the horizon; the textbook's is not
+    discounted, and tells neither interval nor probabilities.
+    """
+    size = segment.size
+    if fit.purchases is None or fit.spend is None:
+        values = value_textbook(fit.textbook, segment=segment, has_order=figures.has_order, horizon_days=horizon_days)
+        null = np.full(size, np.nan)
+        return ClvValues(
+            values.predicted, values.expected_purchases, values.expected_purchase_value, null, null, null, null
+        )
+    buyers = np.flatnonzero(figures.has_order)
+    x, t_x, T = (
+        column[buyers].astype(np.float64) for column in (figures.frequency, figures.recency_days, figures.T_days)
     )
-    unknown = np.full(segment.shape, np.nan)
+    mean = mean_purchase_value(figures, fit.basis)[buyers]
+    scores = predictive.score(fit.purchases, x, t_x, T, horizon_days, discount_rate)
+    worth = purchase_value(fit.spend, x, mean)
+    bounds = interval(
+        fit.purchases, fit.spend, x, t_x, T, mean, horizon_days, annual_rate=discount_rate, level=interval_level
+    )
+    churned = 1.0 - predictive.probability_of_purchase(fit.purchases, x, t_x, T, churn_horizon_days)
+
+    def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        everyone = np.full(size, np.nan)
+        everyone[buyers] = values
+        return everyone
+
     return ClvValues(
-        values.predicted, values.expected_purchases, values.expected_purchase_value, unknown, unknown, unknown
+        predicted=spread(worth * scores.discounted_purchases),
+        expected_purchases=spread(scores.expected_purchases),
+        expected_purchase_value=spread(worth),
+        p_alive=spread(scores.p_alive),
+        interval_low=spread(bounds.low),
+        interval_high=spread(bounds.high),
+        churn_probability=spread(churned),
     )

@@ -142,7 +142,7 @@ def cut(customer: ArrayLike, day: ArrayLike, as_of_day: int, origins: Sequence[f
         there = there[:: max(1, -(-there.size // CONTEST_CUSTOMERS))]
         splits.append(
             Split(
-                frequency=count[there] - 1.0,
+                frequency=count[there].astype(np.float64) - 1,
                 recency_days=last[there].astype(np.float64),
                 T_days=(origin - first[there]).astype(np.float64),
                 purchases=after[there].astype(np.float64),
@@ -209,20 +209,20 @@ def choose(
     if not names:
         raise TooLittleData("no_model_fits", "No purchase model could be fitted both now and as of an earlier day.")
     used = [used[index] for index in kept]
-    density = [np.exp([_found(forecasts[name][index]).log_density for name in names]) for index in kept]
+    log_density = [np.stack([_found(forecasts[name][index]).log_density for name in names]) for index in kept]
     means = [np.stack([_found(forecasts[name][index]).mean for name in names]) for index in kept]
 
-    scores = dict(zip(names, np.mean([np.log(part).mean(axis=1) for part in density], axis=0).tolist(), strict=True))
+    scores = dict(zip(names, np.mean([part.mean(axis=1) for part in log_density], axis=0).tolist(), strict=True))
     winner = max(names, key=lambda name: scores[name])
     outcomes = np.concatenate([split.purchases for split in used])
     errors = {name: accuracy(np.concatenate([mean[row] for mean in means]), outcomes) for row, name in enumerate(names)}
     weights = np.zeros((len(names), CLASSES))
     if len(names) > 1 and len(used) > 1:
-        blend_score, blend_accuracy = _blend_unseen(used, density, means)
+        blend_score, blend_accuracy = _blend_unseen(used, log_density, means)
         scores[BLEND], errors[BLEND] = blend_score, blend_accuracy
         if blend_score > scores[winner]:
             winner = BLEND
-            weights = _weights(used, density)
+            weights = _weights(used, log_density)
     if winner != BLEND:
         weights[names.index(winner)] = 1.0
     contest = Contest(
@@ -289,30 +289,26 @@ def _class_of(split: Split) -> IntArray:
     return np.minimum(split.frequency, CLASSES - 1).astype(np.intp)
 
 
-def _weights(splits: Sequence[Split], density: Sequence[FloatArray]) -> FloatArray:
+def _weights(splits: Sequence[Split], log_density: Sequence[FloatArray]) -> FloatArray:
     """Return the weights that maximise the log score of the blend in each class, shape (models, classes)."""
     classes = np.concatenate([_class_of(split) for split in splits])
-    stacked = np.concatenate(density, axis=1)
+    stacked = np.concatenate(log_density, axis=1)
     return np.stack([_stacking(stacked[:, classes == group]) for group in range(CLASSES)], axis=1)
 
 
-def _stacking(density: FloatArray) -> FloatArray:
-    """Return the weights w that maximise sum_i log(sum_k w_k density_ki) on the simplex, shape (models,).
+def _stacking(log_density: FloatArray) -> FloatArray:
+    """Return the weights w that maximise sum_i log(sum_k w_k density_ki) on the simplex, shape (models,), from logs.
 
     One customer's worth of equal weights is added, which keeps them positive and defines those of an empty class. With
     the sum moved into the objective as -(n + 1) sum(w), its multiplier, the problem is concave without constraint, and
     Newton's method takes a dozen steps.
     """
-    models, n = density.shape
-    if n:
-        # What all models find impossible tells them not apart.
-        density = density[:, density.max(axis=0) > 0]
-        density = density / density.max(axis=0)
+    models, n = log_density.shape
+    density = np.exp(log_density - log_density.max(axis=0, initial=-np.inf))
 
     def score(w: FloatArray) -> float:
         return float(np.log(w @ density).sum() + np.log(w).mean() - (n + 1) * w.sum())
 
-    n = density.shape[1]
     weights = np.full(models, 1 / models)
     best = score(weights)
     for _ in range(100):
@@ -331,15 +327,15 @@ def _stacking(density: FloatArray) -> FloatArray:
 
 
 def _blend_unseen(
-    splits: Sequence[Split], density: Sequence[FloatArray], means: Sequence[FloatArray]
+    splits: Sequence[Split], log_density: Sequence[FloatArray], means: Sequence[FloatArray]
 ) -> tuple[float, Accuracy]:
     """Return the log score and the errors of the blend at each origin, with weights from the other origins."""
     scores, forecasts = [], []
     for index, split in enumerate(splits):
         others = [other for other in range(len(splits)) if other != index]
-        weights = _weights([splits[other] for other in others], [density[other] for other in others])
+        weights = _weights([splits[other] for other in others], [log_density[other] for other in others])
         weights = weights[:, _class_of(split)]
-        scores.append(float(np.log((weights * density[index]).sum(axis=0)).mean()))
+        scores.append(float(np.logaddexp.reduce(np.log(weights) + log_density[index]).mean()))
         forecasts.append((weights * means[index]).sum(axis=0))
     outcomes = np.concatenate([split.purchases for split in splits])
     return float(np.mean(scores)), accuracy(np.concatenate(forecasts), outcomes)

@@ -46,7 +46,7 @@ NAMES = ("r", "alpha", "s", "beta")
 CHUNK = 2048
 WARM_START_ROWS = 30_000
 WARM_START_CUSTOMERS = 8_000
-DEATH_NODES = 48
+DEATH_NODES = 32
 
 
 def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> FittedModel:
@@ -290,8 +290,7 @@ def log_pmf_if_alive(
         y = length * node
         u = low + start * np.expm1(y)
         log_u = np.log1p(u / scale_a)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            arrivals = np.where(count > 0, count * (np.log(u / scale_a) - log_u), 0.0)
+        arrivals = count * (np.log(u / scale_a) - log_u)
         total += weight * np.exp(constant + arrivals - shape * log_u - (s + 1) * np.log1p(u / scale_b) + y)
     with np.errstate(divide="ignore"):
         left = np.log(total) + np.log(s * length * start / scale_b)

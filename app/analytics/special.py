@@ -155,7 +155,8 @@ def power_integral(alpha: float, beta: float, c: FloatArray, d: float, low: Floa
     """Return int_low^high ((alpha+low)/(alpha+u))^c ((beta+low)/(beta+u))^d du, shape (n,), relative error < 1e-11."""
     useful, rule_index = power_integral_rule(alpha, beta, c, d, low, high)
     result = np.zeros_like(useful)
-    for index, rule in enumerate(RULES):
+    for index in np.flatnonzero(np.bincount(rule_index)):
+        rule = RULES[index]
         rows = np.flatnonzero(rule_index == index)
         for start in range(0, rows.size, 8192):
             part = rows[start : start + 8192]

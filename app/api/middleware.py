@@ -3,9 +3,11 @@
 Pure ASGI: context variables and streamed responses pass through untouched.
 """
 
+import asyncio
 import logging
 import re
 import secrets
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -18,6 +20,9 @@ logger = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SMALL_BODY_BYTES = 1_000_000
 """Bound on bodies that are read whole into a model; streams (events, imports) keep their own."""
+
+DISCARDED_BYTES = 100_000_000
+DISCARD_SECONDS = 5.0
 
 STREAMING_PATHS = ("/v1/events", "/v1/imports")
 
@@ -33,12 +38,15 @@ class RequestMiddleware:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
+        body = _Body(scope, receive)
         started = False
 
         async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                if message["status"] >= 400:
+                    await body.discard()
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 headers.setdefault("X-Content-Type-Options", "nosniff")
@@ -46,7 +54,7 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self.app(scope, _bounded(scope, receive), send_with_headers)
+            await self.app(scope, body.receive, send_with_headers)
         except Exception:
             logger.exception("unexpected error, request %s", request_id)
             if started:
@@ -55,18 +63,38 @@ class RequestMiddleware:
             await response(scope, receive, send_with_headers)
 
 
-def _bounded(scope: Scope, receive: Receive) -> Receive:
-    """Refuse a body beyond the bound while it arrives, whatever its Content-Length says."""
-    if scope["path"] in STREAMING_PATHS:
-        return receive
-    received = 0
+class _Body:
+    """A request's body on its way in."""
 
-    async def receive_bounded() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > SMALL_BODY_BYTES:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._received = 0
+        self._bounded = scope["path"] not in STREAMING_PATHS
+        self._complete = False
+
+    async def receive(self) -> Message:
+        """Refuse a body beyond the bound while it arrives, whatever its Content-Length says."""
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        if self._bounded and self._received > SMALL_BODY_BYTES:
             raise HTTPException(413)
         return message
 
-    return receive_bounded
+    async def discard(self) -> None:
+        """Take in the rest of a refused body, within limits, where the connection ends with the answer.
+
+        A client that is still sending when the connection ends would see it broken, and never see the answer.
+        """
+        headers = Headers(scope=self._scope)
+        ends = "close" in headers.get("connection", "").lower() or self._scope["http_version"] == "1.0"
+        announced = "content-length" in headers or "transfer-encoding" in headers
+        if self._complete or not ends or not announced or "expect" in headers:
+            return
+        self._bounded = False
+        until = self._received + DISCARDED_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                while not self._complete and self._received < until:
+                    await self.receive()

@@ -313,7 +313,7 @@ async def sum_lines(connection: AsyncConnection, import_id: str, *, items: bool,
     # Enough for the lines of a large shop; beyond, PostgreSQL sorts on disk.
     await connection.execute(text("SET LOCAL work_mem = '64MB'"))
     listed = (
-        f"'[' || array_to_string((array_agg(item ORDER BY line) FILTER (WHERE item IS NOT NULL))[:{most_items}], ',')"
+        f"'[' || array_to_string((array_agg(item ORDER BY line) FILTER (WHERE item IS NOT NULL))[1\\:{most_items}], ',')"
         " || ']'"
         if items
         else "CAST(NULL AS text)"

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.analytics.summary import YEAR_DAYS
 from app.store.engine import driver_connection
-from app.store.figures import FIGURE_COLUMNS, FIGURES_OF_CUSTOMER_RANGE, FIGURES_OF_CUSTOMERS, LIVE_FIGURES
+from app.store.figures import FIGURE_COLUMNS, FIGURES_OF_CUSTOMER_RANGE, FIGURES_OF_CUSTOMERS, LIVE_FIGURES, days_sql
 
 CUSTOMERS_A_PIECE = 50_000
 _DIALECT: Any = dialect.dialect()  # type: ignore[no-untyped-call]
@@ -87,6 +87,10 @@ WHERE summary.workspace_id = :workspace_id AND summary.customer_id > :after AND 
   AND summary.first_event_at <= CAST(:as_of AS timestamptz)
 ORDER BY customer_id
 """)
+_PURCHASE_DAYS = text(f"""
+WITH {days_sql("customer_id > :after AND customer_id <= :until")}
+SELECT (local_day - DATE '1970-01-01')::bigint FROM booked WHERE orders > 0 ORDER BY customer_id, local_day
+""")
 _IDS = text("""
 SELECT customer_id FROM customer_summary
 WHERE workspace_id = :workspace_id AND customer_id > :after AND first_event_at <= CAST(:as_of AS timestamptz)
@@ -124,6 +128,14 @@ async def read_population(
         piece = {"after": after, "until": ids[-1], "as_of_day": as_of_day, "window_days": window_days}
         yield ids, await _copy_integers(connection, _PIECE, {**moment, **piece}, FIGURE_COLUMNS)
         after = ids[-1]
+
+
+async def read_purchase_days(
+    connection: AsyncConnection, workspace_id: int, as_of: datetime, after: str, until: str
+) -> NDArray[np.int64]:
+    """Every purchase day of the customers of a range of ids, by customer and day: as many as their figures count."""
+    values = {"workspace_id": workspace_id, "as_of": as_of, "after": after, "until": until}
+    return (await _copy_integers(connection, _PURCHASE_DAYS, values, ("day",)))["day"]
 
 
 async def _copy_integers(

@@ -69,7 +69,7 @@ def test_where_the_expert_is_right_what_serves_is_hardly_worse() -> None:
     right = evaluate(type_probabilities(fresh, EXPERT), verdicts, EXPERT.margin).log_loss
     for seed in range(4):
         served = learn_weights(*population(200, EXPERT, seed), EXPERT, folds=3).weights
-        assert evaluate(type_probabilities(fresh, served), verdicts, EXPERT.margin).log_loss < right + 0.02
+        assert evaluate(type_probabilities(fresh, served), verdicts, EXPERT.margin).log_loss < right + 0.03
 
 
 def test_the_gain_must_exceed_the_stated_number_of_standard_errors() -> None:
