@@ -4,7 +4,6 @@ An event is content that never changes once it is acknowledged. Validation gives
 (``app.scalars``), so that the same content sent twice in other spellings compares equal.
 """
 
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Union
 
@@ -130,7 +129,7 @@ class OrderPlacedData(EventData):
     cost: Money | None = Field(default=None, description="What the order costs the business, in `currency`.")
     channel: Text100 | None = None
     campaign_id: Id | None = None
-    items: Annotated[list[OrderItem], Field(max_length=1_000)] | None = None
+    items: Annotated[list[OrderItem], Field(max_length=1_000, fail_fast=True)] | None = None
 
 
 class OrderCancelledData(EventData):
@@ -273,4 +272,4 @@ EVENT_CLASSES: tuple[type[BaseEvent], ...] = (
 )
 EventUnion: Any = Annotated[Union[EVENT_CLASSES], Field(discriminator="type")]  # noqa: UP007 - made of a tuple
 
-event_list: TypeAdapter[Sequence[Event]] = TypeAdapter(list[EventUnion])
+any_event: TypeAdapter[Event] = TypeAdapter(EventUnion)

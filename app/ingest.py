@@ -24,7 +24,7 @@ from app.events import (
     OrderPlaced,
     OrderPlacedData,
     OrderRefunded,
-    event_list,
+    any_event,
 )
 from app.rejections import Rejection, reject_invalid
 from app.scalars import MONEY_LIMIT, MONEY_PLACES, show_instant
@@ -41,7 +41,7 @@ SUMMARISED = frozenset(
 )
 """Events that profile and figures are made of; all others are interactions, which speak of churn."""
 
-INLINE_EVENTS = 100
+INLINE_BYTES = 50_000
 """Larger batches are validated in a thread, so that other requests are answered meanwhile."""
 
 _TRIES = 5
@@ -77,14 +77,14 @@ class Candidate:
 
 
 async def record_events(
-    engine: AsyncEngine, workspace: Workspace, items: Sequence[Any], received_at: datetime
+    engine: AsyncEngine, workspace: Workspace, items: Sequence[Any], received_at: datetime, size_bytes: int = 0
 ) -> Receipt:
-    """Record a batch of events as they came off the wire; see the module's text for what is promised.
+    """Record a batch of events as they came off the wire, in so many bytes; see the module's text for what is promised.
 
     ``items`` are JSON values (``Unreadable`` for one that is none). Invalid ones are named in the receipt and hurt
     no other.
     """
-    if len(items) <= INLINE_EVENTS:
+    if size_bytes <= INLINE_BYTES:
         candidates, rejections = prepare(workspace, items, received_at)
     else:
         candidates, rejections = await asyncio.to_thread(prepare, workspace, items, received_at)
@@ -110,15 +110,16 @@ def prepare(
 
 
 def _validate(items: Sequence[Any]) -> tuple[list[tuple[int, Event]], list[Rejection]]:
-    """Validate all at once, and where some fail, once more without those: two calls at the most, no loop of calls."""
-    try:
-        return list(enumerate(event_list.validate_python(items))), []
-    except ValidationError as error:
-        rejections = reject_invalid(items, error)
-    failed = {rejection.index for rejection in rejections}
-    kept = [index for index in range(len(items)) if index not in failed]
-    events = event_list.validate_python([items[index] for index in kept])
-    return list(zip(kept, events, strict=True)), rejections
+    """Validate one by one: a call for all would let nothing else happen meanwhile, not even in other threads."""
+    events: list[tuple[int, Event]] = []
+    rejections: list[Rejection] = []
+    validate = any_event.validate_python
+    for index, item in enumerate(items):
+        try:
+            events.append((index, validate(item)))
+        except ValidationError as error:
+            rejections.append(reject_invalid(index, item, error))
+    return events, rejections
 
 
 def _inadmissible(workspace: Workspace, index: int, event: Event, latest: datetime) -> Rejection | None:

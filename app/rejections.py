@@ -5,7 +5,6 @@ is part of it only where it is a plain word.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +28,7 @@ _DETAILS = {
     "union_tag_invalid": "must be one of the event types",
     "union_tag_not_found": "is required",
 }
+_MOST_ERRORS = 1_000
 _CODES = {
     "missing": "missing_field",
     "extra_forbidden": "unknown_field",
@@ -83,20 +83,15 @@ def explain(error: Any) -> tuple[str, str, str]:
     return _CODES.get(kind, "invalid_value"), f"{subject} {detail}.", pointer
 
 
-def reject_invalid(items: Sequence[Any], error: ValidationError) -> list[Rejection]:
-    """One rejection for each item that failed, by the first of its errors."""
-    rejections: dict[int, Rejection] = {}
-    for problem in error.errors(include_url=False, include_input=False):
-        index = int(problem["loc"][0])
-        if index in rejections:
-            continue
-        item = items[index]
-        unreadable = getattr(item, "detail", None)
-        if unreadable is not None:
-            rejections[index] = Rejection(index, None, "malformed_event", unreadable, "")
-            continue
-        event_id = valid_id(item.get("id")) if isinstance(item, dict) else None
-        # Beneath the index stands the event's type, by which its class was chosen.
-        code, detail, pointer = explain({**problem, "loc": problem["loc"][2:]})
-        rejections[index] = Rejection(index, event_id, code, detail, pointer)
-    return list(rejections.values())
+def reject_invalid(index: int, item: Any, error: ValidationError) -> Rejection:
+    """The rejection of an item that failed, by the first of its errors."""
+    unreadable = getattr(item, "detail", None)
+    if unreadable is not None:
+        return Rejection(index, None, "malformed_event", unreadable, "")
+    event_id = valid_id(item.get("id")) if isinstance(item, dict) else None
+    if error.error_count() > _MOST_ERRORS:
+        # To make hundreds of thousands of errors readable would take seconds.
+        return Rejection(index, event_id, "invalid_value", "the event has too many fields that are not known.", "")
+    problem = error.errors(include_url=False, include_input=False)[0]
+    # Above all stands the event's type, by which its class was chosen.
+    return Rejection(index, event_id, *explain({**problem, "loc": problem["loc"][1:]}))

@@ -26,6 +26,7 @@ from app.churn_typing import ChurnFit, ChurnTypes, Interactions, expert_weights,
 from app.workspace_settings import WorkspaceSettings
 
 EPOCH_DAY = date(1970, 1, 1)
+SIGNIFICANT_DIGITS = 9
 UNITS_PER_CURRENCY = 10_000
 
 COUNT_FIGURES = (
@@ -290,6 +291,7 @@ def score_population(
     tiers = fitted.churn.tiers if fitted else None
     worth = _as_floats(historical) + clv.predicted if clv else np.full(size, np.nan)
     verdicts = types.verdicts
+    probabilities = _significant(verdicts.probabilities).tolist()
     action = recommended_action(state, verdicts.type, verdicts.subtype, verdicts.lever, grade, clv_tier(worth, tiers))
     columns: tuple[Sequence[Any], ...] = (
         population.customer_ids,
@@ -316,7 +318,7 @@ def score_population(
         _floats(clv.churn_probability) if clv else null,
         _names(np.where(leaving, verdicts.type, -1), TYPES),
         _names(np.where(leaving, verdicts.subtype, -1), SUBTYPES),
-        [row if told else None for row, told in zip(verdicts.probabilities.tolist(), leaving.tolist(), strict=True)],
+        [row if told else None for row, told in zip(probabilities, leaving.tolist(), strict=True)],
         [told or None for told in types.evidence],
         _names(action, ACTIONS),
         _names(status, STATUSES),
@@ -350,8 +352,16 @@ def _money(units: Sequence[int | None]) -> list[Decimal | None]:
     return [None if one is None else Decimal(one).scaleb(-4) for one in units]
 
 
+def _significant(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values with nine significant digits: the last ones of a float depend on how many are computed together."""
+    finite = np.isfinite(values) & (values != 0)
+    exponent = np.floor(np.log10(np.abs(values, where=finite, out=np.ones_like(values))))
+    scale = 10.0 ** (SIGNIFICANT_DIGITS - 1 - exponent)
+    return np.where(finite, np.rint(values * scale) / scale, values)
+
+
 def _floats(values: NDArray[np.float64]) -> list[float | None]:
-    return [None if value != value else value for value in values.tolist()]
+    return [None if value != value else value for value in _significant(values).tolist()]
 
 
 def _grades(codes: NDArray[np.int8]) -> list[int | None]:

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, betaln, digamma, expit, gammaln, polygamma
 
+from app.analytics.expansion import chebyshev, evaluate_expansions
 from app.analytics.fit import (
     FittedModel,
     FloatArray,
-    IntArray,
     NotConverged,
     check_customers,
     fitted_model,
@@ -31,15 +31,13 @@ from app.analytics.fit import (
     maximise_from,
     require_enough,
 )
-from app.analytics.grouping import DENSE_CELLS, Groups, distinct, group_customers
+from app.analytics.grouping import Groups, distinct, group_customers
 from app.analytics.special import log_negative_binomial, thinned_growth
 
 NAMES = ("r", "alpha", "a", "b")
 CHUNK = 16_384
 WARM_START_ROWS = 60_000
 WARM_START_CUSTOMERS = 12_000
-ROWS = 1 << 20
-BASIS_ROWS = 4096
 
 BoolArray = NDArray[np.bool_]
 
@@ -244,36 +242,6 @@ def growth_if_alive(
     return result
 
 
-def evaluate_expansions(
-    expansion: FloatArray,
-    row: IntArray,
-    T: FloatArray,
-    alpha: float,
-    span: float,
-    horizons: FloatArray,
-    coefficients: FloatArray,
-) -> FloatArray:
-    """Return sums over horizons of w times an expanded function of log(1 + w), w = horizon / (alpha + T), times the
-    coefficients, for the row of the expansion that each customer has; shape (n, m)."""
-    result = np.empty((T.size, coefficients.shape[1]))
-    for start in range(0, T.size, ROWS):
-        rows = slice(start, start + ROWS)
-        T_values, T_index = distinct(T[rows])
-        basis = _basis(T_values, alpha, span, horizons, coefficients, expansion.shape[1])
-        if len(expansion) * len(T_values) <= DENSE_CELLS:
-            table = np.matmul(expansion, basis.transpose(1, 2, 0))
-            cell = row[rows] * np.int64(len(T_values)) + T_index
-            for column, figures in zip(result.T, table, strict=True):
-                column[rows] = figures.ravel()[cell]
-        else:
-            # Fractional days: hardly any two customers share a T, so there is no table to gain from.
-            for part in range(start, min(start + ROWS, T.size), BASIS_ROWS):
-                some = slice(part, min(part + BASIS_ROWS, start + ROWS, T.size))
-                here = basis[T_index[some.start - start : some.stop - start]]
-                np.einsum("nk,nmk->nm", expansion[row[some]], here, out=result[some])
-    return result
-
-
 def _expansions(r: float, a: float, b: float, x_values: FloatArray, span: float) -> tuple[FloatArray, BoolArray]:
     """Return Chebyshev coefficients of (mean purchases / w) over log(1 + w) in [0, span] for each frequency, shape
     (u, k), and whether they have died out, so that the expansion holds."""
@@ -293,36 +261,6 @@ def _expansions(r: float, a: float, b: float, x_values: FloatArray, span: float)
 @lru_cache(maxsize=16_384)
 def _expansion_of_one(r: float, a: float, b: float, x: float, span: float) -> tuple[FloatArray, BoolArray]:
     return _expansions(r, a, b, np.array([x]), span)
-
-
-@lru_cache(maxsize=64)
-def chebyshev(terms: int) -> tuple[FloatArray, FloatArray]:
-    """Return the Chebyshev points on [-1, 1] and the matrix from values at them to coefficients."""
-    angles = (np.arange(terms) + 0.5) * (np.pi / terms)
-    transform = np.cos(np.outer(angles, np.arange(terms))) * (2 / terms)
-    transform[:, 0] /= 2
-    return np.cos(angles), transform
-
-
-def _basis(
-    T_values: FloatArray,
-    alpha: float,
-    span: float,
-    horizons: FloatArray,
-    coefficients: FloatArray,
-    terms: int,
-) -> FloatArray:
-    """Return what to multiply an expansion with for each T, shape (v, m, k)."""
-    basis = np.empty((len(T_values), coefficients.shape[1], terms))
-    step = max(1, 16_384 // len(horizons))
-    for start in range(0, len(T_values), step):
-        part = slice(start, start + step)
-        reach = horizons / (alpha + T_values[part, None])
-        # At T = 0 the longest horizon is the end of the interval, which rounding may pass by one unit.
-        angle = np.arccos(np.minimum(2 / span * np.log1p(reach) - 1, 1.0))
-        polynomials = np.cos(angle[:, :, None] * np.arange(terms))
-        basis[part] = np.matmul((coefficients.T * reach[:, None, :]), polynomials)
-    return basis
 
 
 def log_pmf_if_alive(

@@ -33,7 +33,7 @@ from app.analytics.fit import (
     require_enough,
 )
 
-CANDIDATES = ("bg_nbd", "mbg_nbd", "pareto_nbd")
+CANDIDATES = ("bg_nbd", "mbg_nbd", "pareto_nbd", "mbg_cnbd_k")
 
 ORIGINS = (1 / 2, 2 / 3, 3 / 4)
 """Where the observed time is cut: half for learning at least, a quarter for judging at least."""

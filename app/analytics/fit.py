@@ -85,6 +85,8 @@ class FittedModel:
         """Return plain lists, dicts and numbers that JSON can hold; `from_dict` is the inverse."""
         return {
             "model": self.model,
+            # Told apart, because a store may keep the names of an object in an order of its own.
+            "order": list(self.standard_errors),
             "params": dict(self.params),
             "log_likelihood": self.log_likelihood,
             "standard_errors": dict(self.standard_errors),
@@ -102,7 +104,7 @@ class FittedModel:
             model=str(stored["model"]),
             params={str(name): float(value) for name, value in stored["params"].items()},
             log_likelihood=float(stored["log_likelihood"]),
-            standard_errors={str(name): float(value) for name, value in stored["standard_errors"].items()},
+            standard_errors={str(name): float(stored["standard_errors"][name]) for name in stored["order"]},
             covariance=tuple(tuple(float(value) for value in row) for row in stored["covariance"]),
             customers=int(stored["customers"]),
             components=tuple(

@@ -1,10 +1,10 @@
 """How sure a forecast of purchases or value is: quantiles of the predictive distribution, without simulation.
 
-Given that a customer is alive, the number of purchases in the horizon depends on (x, T) alone, and their value in units
-of the customer's expected purchase value on x alone. So the distribution is tabulated once for each (x, T) that occurs,
-over a logarithmic grid of values, as the mixture over counts; what is left for a customer is to add the chance of
-having left (which depends on t_x), to invert, and to scale. Discounting shrinks the value by the ratio of discounted to
-undiscounted expected purchases.
+Given that a customer is alive, the number of purchases in the horizon depends on (x, T) alone (with regular timing on
+t_x as well), and their value in units of the customer's expected purchase value on x alone. So the distribution is
+tabulated once for each (x, T) that occurs, over a logarithmic grid of values, as the mixture over counts; what is left
+for a customer is to add the chance of having left (which depends on t_x), to invert, and to scale. Discounting shrinks
+the value by the ratio of discounted to undiscounted expected purchases.
 
 Parameters are uncertain, too. The standard error of the logarithm of the expected value, from the covariance of the
 parameters, widens both sides as independent errors do: by the root of the sum of squares.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -97,7 +98,7 @@ def interval(
     unit = purchase_value(spend, x, mean) * discount
     low, high = np.empty_like(x), np.empty_like(x)
     tail = (1 - level) / 2
-    for block in _blocks(fitted, x, T, float(horizon_days), _value_table(spend)):
+    for block in _blocks(fitted, x, t_x, T, float(horizon_days), _value_table(spend)):
         for rows, cell, chances in _pieces(block, fitted, x, t_x, T):
             mixed, base, none = _mixture(block, cell, chances)
             low[rows] = _invert(mixed, base, none, block.grid[cell], tail)
@@ -124,7 +125,7 @@ def purchase_interval(
     _check_level(level)
     low, high = np.empty_like(x), np.empty_like(x)
     tail = (1 - level) / 2
-    for block in _blocks(fitted, x, T, float(horizon_days), _count_table):
+    for block in _blocks(fitted, x, t_x, T, float(horizon_days), _count_table):
         for rows, cell, chances in _pieces(block, fitted, x, t_x, T):
             mixed, base, none = _mixture(block, cell, chances)
             for bound, chance in ((low, tail), (high, 1 - tail)):
@@ -154,7 +155,7 @@ def value_probability(
     unit = purchase_value(spend, x, mean)
     share = np.divide(observed, unit, out=np.zeros_like(x), where=unit > 0)
     upto = np.empty_like(x)
-    for block in _blocks(fitted, x, T, float(horizon_days), _value_table(spend)):
+    for block in _blocks(fitted, x, t_x, T, float(horizon_days), _value_table(spend)):
         for rows, cell, chances in _pieces(block, fitted, x, t_x, T):
             mixed, base, none = _mixture(block, cell, chances)
             grid = block.grid[cell]
@@ -196,24 +197,42 @@ def _count_bins(largest: float) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 
 def _blocks(
-    fitted: FittedModel, x: FloatArray, T: FloatArray, horizon: float, make_table: CellTable
+    fitted: FittedModel, x: FloatArray, t_x: FloatArray, T: FloatArray, horizon: float, make_table: CellTable
 ) -> Iterator[_Block]:
     x_values, x_index = distinct(x)
     T_values, T_index = distinct(T)
     keys, cell = distinct((x_index * len(T_values) + T_index).astype(np.float64))
     cell_x = (keys // len(T_values)).astype(np.intp)
     cell_T = T_values[(keys - cell_x * len(T_values)).astype(np.intp)]
-    starts = np.searchsorted(cell_x, np.arange(len(x_values) + 1))
+    cell_t_x = cell_T
+    if any(member.model in predictive.RECENCY_MATTERS for member, _ in predictive.members(fitted, x[:1])):
+        t_values, t_index = distinct(t_x)
+        wide, cell = distinct(cell.astype(np.float64) * len(t_values) + t_index)
+        narrow = (wide // len(t_values)).astype(np.intp)
+        cell_x, cell_T = cell_x[narrow], cell_T[narrow]
+        cell_t_x = t_values[(wide - narrow * float(len(t_values))).astype(np.intp)]
+    # Cells come by frequency and age, so those that share a grid stand together.
+    age = _age_class(cell_T)
+    starts = np.flatnonzero(np.r_[True, (np.diff(cell_x) != 0) | (np.diff(age) != 0)]) if len(cell_x) else keys[:0]
+    bounds = np.append(starts, len(cell_x)).astype(np.intp)
     first = 0
-    while first < len(x_values):
-        # As many whole frequencies as fit into a block, at least one.
-        last = max(first + 1, int(np.searchsorted(starts, starts[first] + BLOCK_CELLS, side="right")) - 1)
-        here = slice(starts[first], starts[last])
+    while first < len(starts):
+        # As many whole groups as fit into a block, at least one.
+        last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + BLOCK_CELLS, side="right")) - 1)
+        here = slice(bounds[first], bounds[last])
         inside = (cell >= here.start) & (cell < here.stop)
         rows = np.flatnonzero(inside)
         parts = [
-            _tabulate(fitted, float(x_values[index]), cell_T[starts[index] : starts[index + 1]], horizon, make_table)
-            for index in range(first, last)
+            _tabulate(
+                fitted,
+                float(x_values[cell_x[begin]]),
+                cell_t_x[begin:end],
+                cell_T[begin:end],
+                float(age[begin]),
+                horizon,
+                make_table,
+            )
+            for begin, end in pairwise(bounds[first : last + 1].tolist())
         ]
         width = max(grid.shape[1] for grid, _, _ in parts)
         yield _Block(
@@ -229,6 +248,15 @@ def _blocks(
         first = last
 
 
+def _age_class(T: FloatArray) -> FloatArray:
+    """The least age of the class of each: 0, 3, 15, 63, 255, ... days.
+
+    The grid of a customer depends on it, never on who else is asked about: a batch of one answers what a million do.
+    """
+    classes: FloatArray = 4.0 ** np.floor(np.log2(T + 1) / 2) - 1
+    return classes
+
+
 def _padded(table: FloatArray, width: int, value: float) -> FloatArray:
     """Frequencies differ in how many counts they need; what lies beyond has been reached."""
     if table.shape[1] == width:
@@ -237,22 +265,28 @@ def _padded(table: FloatArray, width: int, value: float) -> FloatArray:
 
 
 def _tabulate(
-    fitted: FittedModel, x: float, T: FloatArray, horizon: float, make_table: CellTable
+    fitted: FittedModel,
+    x: float,
+    t_x: FloatArray,
+    T: FloatArray,
+    youngest: float,
+    horizon: float,
+    make_table: CellTable,
 ) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
-    """Return the grid, and of each member P(value <= grid | alive) and P(no purchase | alive) for each T."""
+    """Return the grid, and of each member P(value <= grid | alive) and P(no purchase | alive) for each cell."""
     frequency = np.full_like(T, x)
     parts = predictive.members(fitted, frequency)
-    largest = max(_largest_count(member, x, float(T.min()), horizon) for member, _ in parts)
+    largest = max(_largest_count(member, x, youngest, horizon) for member, _ in parts)
     counts, starts, sizes = _count_bins(largest)
     grid, table = make_table(x, counts, starts, largest)
     tables, nothing = [], []
     for member, _ in parts:
         model, params = predictive.MODELS[member.model], member.params
-        ages = T[:, None]
-        mass = np.exp(model.log_pmf_if_alive(params, np.full((1, 1), x), ages, ages, horizon, counts))
+        once = np.full((1, 1), x)
+        mass = np.exp(model.log_pmf_if_alive(params, once, t_x[:, None], T[:, None], horizon, counts))
         mass *= sizes
         # Bins are a quadrature of the distribution; its total is known exactly.
-        some = model.chance_if_alive(params, frequency, T, T, horizon)
+        some = model.chance_if_alive(params, frequency, t_x, T, horizon)
         mass *= (some / mass.sum(axis=1))[:, None]
         tables.append(mass @ table + (1 - some)[:, None])
         nothing.append(1 - some)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from app.analytics import bgnbd, mbgnbd, paretonbd
+from app.analytics import bgnbd, mbgcnbdk, mbgnbd, paretonbd
 from app.analytics.fit import FitError, FittedModel, FloatArray, NotConverged, TooLittleData, check_customers
 
 __all__ = [
@@ -60,8 +60,16 @@ MODELS: dict[str, PurchaseModel] = {
         chance_if_alive=module.chance_if_alive,
         log_pmf_if_alive=module.log_pmf_if_alive,
     )
-    for name, module in (("bg_nbd", bgnbd), ("mbg_nbd", mbgnbd), ("pareto_nbd", paretonbd))
+    for name, module in (
+        ("bg_nbd", bgnbd),
+        ("mbg_nbd", mbgnbd),
+        ("pareto_nbd", paretonbd),
+        ("mbg_cnbd_k", mbgcnbdk),
+    )
 }
+
+RECENCY_MATTERS = frozenset({"mbg_cnbd_k"})
+"""Models in which the future depends on t_x even for a customer known to be alive: timing has memory."""
 
 
 @dataclass(frozen=True)

@@ -65,12 +65,12 @@ _COST = f"""CASE
     ELSE {half_even_ratio(f"placed.cost * (placed.amount - adjustment.refunded) * {_RATE}", "placed.amount")} END"""
 
 
-def days_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)", since: str = "") -> str:
-    """One row a customer and day on which something is booked: orders that count, their money, and credits.
+def counted_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)", since: str = "") -> str:
+    """What counts: a row an order in ``counted``, and a row a refund without order in ``credited``.
 
-    A credit is a refund without order. ``customers`` and ``since`` are conditions on an events row; adjustments of an
-    order are looked for at all times up to ``until``. A refund that names another currency or rate than its order's,
-    which can't be known before the order comes, counts nothing.
+    ``customers`` and ``since`` are conditions on an events row; adjustments of an order are looked for at all times
+    up to ``until``. A refund that names another currency or rate than its order's, which can't be known before the
+    order comes, counts nothing.
     """
     known = f"workspace_id = :workspace_id AND {customers} AND occurred_at <= {until}"
     return f"""
@@ -92,14 +92,23 @@ def days_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)", since: 
         WHERE adjustment.cancelled IS NOT TRUE
           AND NOT coalesce(adjustment.refunded >= placed.amount, false)
     ),
+    credited AS (
+        SELECT customer_id, local_day, {half_even("amount * coalesce(exchange_rate, 1)")} AS amount
+        FROM events
+        WHERE {known} AND {ADJUSTING} AND type = 'order.refunded' AND order_id IS NULL{since}
+    )"""
+
+
+def days_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)", since: str = "") -> str:
+    """The same added up: a row a customer and day on which something is ``booked``."""
+    return f"""{counted_sql(customers, until, since)},
     booked AS (
         SELECT customer_id, local_day, count(*) AS orders, sum(net) AS net, sum(cost) AS cost, 0::numeric AS credit
         FROM counted
         GROUP BY customer_id, local_day
         UNION ALL
-        SELECT customer_id, local_day, 0, 0, 0, sum({half_even("amount * coalesce(exchange_rate, 1)")})
-        FROM events
-        WHERE {known} AND {ADJUSTING} AND type = 'order.refunded' AND order_id IS NULL{since}
+        SELECT customer_id, local_day, 0, 0, 0, sum(amount)
+        FROM credited
         GROUP BY customer_id, local_day
     )"""
 

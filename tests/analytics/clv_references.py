@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import mpmath as mp
 import numpy as np
+from numpy.typing import NDArray
 
 from app.analytics.fit import FloatArray
 
@@ -211,3 +212,83 @@ def exact_growth(c: float, a: float, b: float, w: float) -> mp.mpf:
 
 def _closed(c: mp.mpf, a: mp.mpf, b: mp.mpf, w: mp.mpf) -> mp.mpf:
     return (a + b - 1) / (a - 1) * (1 - mp.hyp2f1(c, a - 1, a + b - 1, -w))
+
+
+class Purchases(NamedTuple):
+    """One row a purchase day of the CDNOW sample: the customer from 0 up, the day from 1 January 1997, the value."""
+
+    customer: NDArray[np.int64]
+    day: NDArray[np.int64]
+    value: FloatArray
+
+
+CALIBRATION_END, HOLDOUT_END = 272, 545
+"""30 September 1997 and 30 June 1998: 39 weeks, and 39 weeks more."""
+
+
+@lru_cache
+def cdnow_purchases() -> Purchases:
+    lines = np.loadtxt(datasets() / "CDNOW_sample.txt", usecols=(1, 2, 4), dtype=str)
+    customer = np.unique(lines[:, 0], return_inverse=True)[1]
+    dates = [f"{date[:4]}-{date[4:6]}-{date[6:]}" for date in lines[:, 1]]
+    day = (np.array(dates, dtype="datetime64[D]") - np.datetime64("1997-01-01")).astype(np.int64)
+    keys, index = np.unique(customer * 1000 + day, return_inverse=True)
+    return Purchases(keys // 1000, keys % 1000, np.bincount(index, lines[:, 2].astype(float)))
+
+
+class Outcome(NamedTuple):
+    """What was known of each customer at the end of the calibration, and what they bought until that of the holdout."""
+
+    x: FloatArray
+    t_x: FloatArray
+    T: FloatArray
+    monetary: FloatArray
+    purchases: FloatArray
+    value: FloatArray
+
+
+def outcome(purchases: Purchases, until: int = CALIBRATION_END, end: int = HOLDOUT_END) -> Outcome:
+    customer, day, value = purchases
+    customers = int(customer.max()) + 1
+    first = np.full(customers, 10**6)
+    np.minimum.at(first, customer, day)
+    known, later = day <= until, (day > until) & (day <= end)
+    last = np.zeros(customers, dtype=np.int64)
+    np.maximum.at(last, customer[known], day[known])
+    x = np.bincount(customer[known], minlength=customers) - 1.0
+    repeat = known & (day > first[customer])
+    spent = np.bincount(customer[repeat], value[repeat], customers)
+    return Outcome(
+        x=x,
+        t_x=(last - first).astype(np.float64),
+        T=(until - first).astype(np.float64),
+        monetary=spent / np.maximum(x, 1),
+        purchases=np.bincount(customer[later], minlength=customers).astype(np.float64),
+        value=np.bincount(customer[later], value[later], customers),
+    )
+
+
+def simulated(
+    customers: int, params: dict[str, float], spend: tuple[float, float, float], holdout: float, seed: int, k: int = 1
+) -> Outcome:
+    """Customers of BG/NBD (k = 1) or MBG/CNBD-k (k > 1) with Gamma-Gamma spend, in continuous time."""
+    random = np.random.default_rng(seed)
+    r, alpha, a, b = params["r"], params["alpha"], params["a"], params["b"]
+    T = random.integers(200, 700, customers).astype(np.float64)
+    rate, leaves = random.gamma(r, 1 / alpha, customers), random.beta(a, b, customers)
+    x, t_x, later = np.zeros(customers), np.zeros(customers), np.zeros(customers)
+    now = np.zeros(customers)
+    active = np.flatnonzero(random.random(customers) > (leaves if k > 1 else 0))
+    while active.size:
+        now[active] += random.gamma(k, 1 / rate[active])
+        active = active[now[active] <= T[active] + holdout]
+        early = active[now[active] <= T[active]]
+        x[early] += 1
+        t_x[early] = now[early]
+        later[active[now[active] > T[active]]] += 1
+        active = active[random.random(active.size) > leaves[active]]
+    p, q, v = spend
+    nu = random.gamma(q, 1 / v, customers)
+    monetary = np.where(x > 0, random.gamma(np.maximum(p * x, 1e-9)) / nu / np.maximum(x, 1), 0)
+    value = np.where(later > 0, random.gamma(np.maximum(p * later, 1e-9)) / nu, 0)
+    return Outcome(x, t_x, T, monetary, later, value)

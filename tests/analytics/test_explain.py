@@ -139,7 +139,8 @@ def test_the_best_scores_have_no_next() -> None:
 
 
 def test_days_below_zero_are_out_of_reach() -> None:
-    assert explained(RfmFit(k=3, customers=9, r_cuts=(-2, -1)), days=4).r.next_score is None
+    beyond = explained(RfmFit(k=3, customers=9, r_cuts=(-2, -1)), days=4).r
+    assert (beyond.score, beyond.next_score, beyond.distance) == (1, None, None)
     assert explained(RfmFit(k=3, customers=9, r_cuts=(0, 1)), days=1).r.distance == 1
 
 

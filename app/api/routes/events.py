@@ -1,5 +1,6 @@
 """Recording events."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from app.api.dependencies import Engine, EventsWriter
 from app.api.problems import responses
 from app.errors import UnsupportedMediaType
 from app.events import EventUnion
+from app.ingest import INLINE_BYTES
 from app.ingest import record_events as record
 
 router = APIRouter(tags=["events"])
@@ -66,13 +68,15 @@ _BODY: dict[str, Any] = {
 }
 
 
-async def _items(request: Request) -> list[Any]:
-    """The batch as it came; the body is read only once the caller is known."""
+async def _items(request: Request) -> tuple[list[Any], int]:
+    """The batch as it came, and its bytes; the body is read only once the caller is known."""
     kind = bodies.media_type(request)
     if kind not in ("application/json", "application/x-ndjson"):
         raise UnsupportedMediaType("Content-Type must be application/json or application/x-ndjson.")
     body = await bodies.read_body(request, request.app.state.settings.max_body_bytes)
-    return bodies.read_events(body) if kind == "application/json" else bodies.read_event_lines(body)
+    read = bodies.read_events if kind == "application/json" else bodies.read_event_lines
+    items = read(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(read, body)
+    return items, len(body)
 
 
 @router.post(
@@ -87,8 +91,8 @@ async def record_events(holder: EventsWriter, engine: Engine, request: Request) 
 
     Invalid events are named by index and hurt no other. Sending a batch again is always safe.
     """
-    items = await _items(request)
-    receipt = await record(engine, holder.workspace, items, datetime.now(UTC))
+    items, size_bytes = await _items(request)
+    receipt = await record(engine, holder.workspace, items, datetime.now(UTC), size_bytes)
     return EventReceipt(
         accepted=receipt.accepted,
         duplicates=receipt.duplicates,
