@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -33,7 +32,7 @@ from app.store import queue
 from app.store import runs as run_store
 from app.store import scores as score_store
 from app.store import workspaces as workspace_store
-from app.store.engine import autocommit
+from app.store.engine import autocommit, is_outage
 from app.store.figures import FIGURE_COLUMNS
 from app.store.workspaces import Workspace
 from app.workspace_settings import WorkspaceSettings, merged
@@ -219,7 +218,7 @@ async def execute_run(engine: AsyncEngine, payload: bytes, ending: asyncio.Event
         raise
     except Exception as error:
         # Whoever waits for the run is told; the queue logs what it was, or does the job again after an outage.
-        if not queue.is_outage(error):
+        if not is_outage(error):
             await _fail(engine, run_id, "internal_error", "Something went wrong on our side.")
         raise
 
@@ -278,7 +277,7 @@ async def _read(
                 ids += piece_ids
                 pieces.append(piece)
                 await _report(engine, run.id, 0.3 * len(ids) / max(expected, 1), len(ids), ending)
-        except asyncpg.NumericValueOutOfRangeError:
+        except TotalTooLarge:
             raise _too_large() from None
     names = pieces[0] if pieces else FIGURE_COLUMNS
     figures = {

@@ -20,7 +20,7 @@ from app import runs
 from app.imports import execution, receiving
 from app.settings import Settings
 from app.store import queue
-from app.store.engine import create_engine
+from app.store.engine import create_engine, is_outage
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ async def _keep_house(engine: AsyncEngine, stop: asyncio.Event) -> None:
             try:
                 await chore(engine)
             except Exception as error:  # One chore that fails keeps no other from being done.
-                if queue.is_outage(error):
+                if is_outage(error):
                     logger.warning("%s: no database now, tried again in a minute", chore.__name__)
                 else:
                     logger.exception("%s failed", chore.__name__)

@@ -300,7 +300,7 @@ async def test_a_refund_in_the_currency_of_its_order_counts(client: Client, name
 async def test_many_concurrent_copies_of_a_batch_are_stored_once(app: FastAPI, client: Client) -> None:
     chance = random.Random(48)
     batch = [
-        order(f"o-{number}", f"{number}.25", f"2025-01-{1 + number % 28:02}T10:00:00Z", customer_id=f"c-{number % 40}")
+        order(f"o-{number}", f"{number + 1}.25", f"2025-01-{1 + number % 28:02}T10:00:00Z", customer_id=f"c-{number % 40}")
         for number in range(200)
     ]
     batch += [
@@ -315,13 +315,14 @@ async def test_many_concurrent_copies_of_a_batch_are_stored_once(app: FastAPI, c
     page = await client.get("/v1/customers", limit=1_000)
     assert sum(customer["summary"]["event_count"] for customer in page["data"]) == len(batch)
     total = sum(Decimal(customer["summary"]["net_spend"]) for customer in page["data"])
-    assert total == sum(Decimal(number) + Decimal("0.25") for number in range(200)) - 20 * Decimal("0.50")
+    assert total == sum(number + Decimal("1.25") for number in range(200)) - 20 * Decimal("0.50")
 
 
 async def test_concurrent_writers_of_the_same_customers_leave_exact_summaries(client: Client) -> None:
     chance = random.Random(7)
     begin = datetime(2025, 1, 1, tzinfo=UTC)
-    batches, references = [], [[], []]  # type: list[list[dict[str, Any]]], list[list[OrderEvent]]
+    batches: list[list[dict[str, Any]]] = []
+    references: tuple[list[OrderEvent], list[OrderEvent]] = ([], [])
     for writer in range(24):
         batch = []
         for number in range(6):

@@ -290,7 +290,8 @@ def _in_anger(
     start = np.searchsorted(who, who)
     open_now = count - np.where(start > 0, count[start - 1], 0)
     latest = np.maximum.accumulate(np.where(stirs[by_time], index, -1))
-    recent = (latest >= start) & (moments - moments[np.maximum(latest, 0)] <= ANGER_DAYS)
+    # Where a complaint is open, the latest stir is the customer's own; elsewhere its age is not looked at.
+    recent = moments - moments[np.maximum(latest, 0)] <= ANGER_DAYS
     angry = np.zeros(positions.size, dtype=bool)
     angry[by_time] = (open_now > 0) & recent
     return angry[stirred.size :]

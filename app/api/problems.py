@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 
 from app import errors
 from app.rejections import explain
+from app.store.engine import is_outage
 
 logger = logging.getLogger(__name__)
 
@@ -126,24 +127,8 @@ async def _http_error(_request: Request, error: HTTPException) -> JSONResponse:
     )
 
 
-def _is_outage(error: BaseException) -> bool:
-    """Whether the database is out of reach, as opposed to a statement that is wrong."""
-    if isinstance(error, PoolTimeout | OSError):
-        return True
-    if not isinstance(error, DBAPIError):
-        return False
-    sqlstate = getattr(error.orig, "sqlstate", None) or ""
-    # 08: connection; 53: resources; 57P: shutdown, crash, starting up; 55P03 and 57014: a lock or statement timeout.
-    return (
-        error.connection_invalidated
-        or sqlstate[:2] in ("08", "53")
-        or sqlstate[:3] == "57P"
-        or sqlstate in ("55P03", "57014")
-    )
-
-
 async def _other_error(request: Request, error: Exception) -> JSONResponse:
-    if _is_outage(error):
+    if is_outage(error):
         logger.warning("database unavailable: %s", type(error).__name__)
         return await _domain_error(request, errors.Unavailable("The database can't be reached now; try again."))
     logger.error("unexpected error", exc_info=error)

@@ -28,7 +28,7 @@ from app.rejections import Rejection
 from app.store import imports as store
 from app.store import queue
 from app.store import workspaces as workspace_store
-from app.store.engine import autocommit
+from app.store.engine import autocommit, is_outage
 from app.store.imports import BadRow, StagedLine
 from app.store.workspaces import Workspace
 
@@ -87,7 +87,7 @@ async def run_import_job(engine: AsyncEngine, payload: bytes, ending: asyncio.Ev
             await store.record_progress(connection, import_id, {}, {}, datetime.now(UTC))
         raise
     except Exception as error:
-        if queue.is_outage(error):
+        if is_outage(error):
             raise
         logger.exception("import %s failed", import_id)
         await _fail(engine, import_id, "internal_error", "Something went wrong on our side.")

@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 # asyncpg reads libpq's URLs itself, with all their options, so the URL needs no translation.
@@ -44,6 +46,32 @@ def translated_errors() -> Iterator[None]:
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         gone = isinstance(error, asyncpg.PostgresConnectionError | asyncpg.InterfaceError)
         raise DBAPIError(None, None, error, connection_invalidated=gone) from error
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the database is out of reach or has no room now, as opposed to a statement that is wrong."""
+    if isinstance(error, PoolTimeout | OSError | asyncpg.InterfaceError):
+        return True
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
+            return True
+        error = error.orig or error
+    sqlstate = getattr(error, "sqlstate", None) or ""
+    # 08: connection; 53: resources; 57P: shutdown, crash, starting up; 40: deadlock, given up on after some tries;
+    # 55P03 and 57014: a lock or a statement that took too long.
+    return sqlstate[:2] in ("08", "40", "53") or sqlstate[:3] == "57P" or sqlstate in ("55P03", "57014")
+
+
+async def schema_revision(engine: AsyncEngine) -> str | None:
+    """The revision that the database is migrated to; None where it can't be reached or never was."""
+    try:
+        async with autocommit(engine).connect() as connection:
+            revision: str | None = (
+                await connection.execute(text("SELECT version_num FROM alembic_version"))
+            ).scalar_one_or_none()
+    except (DBAPIError, PoolTimeout, OSError):
+        return None
+    return revision
 
 
 async def driver_connection(connection: AsyncConnection) -> Any:

@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
+import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Row, TextClause, text
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.analytics.population import TotalTooLarge
 from app.analytics.summary import YEAR_DAYS
 from app.store.engine import driver_connection
 from app.store.figures import FIGURE_COLUMNS, FIGURES_OF_CUSTOMER_RANGE, FIGURES_OF_CUSTOMERS, LIVE_FIGURES, days_sql
@@ -149,9 +151,11 @@ async def _copy_integers(
         received.extend(data)
 
     driver = await driver_connection(connection)
-    await driver.copy_from_query(
-        str(compiled), *(values[name] for name in compiled.positiontup or ()), output=receive, format="binary"
-    )
+    arguments = (values[name] for name in compiled.positiontup or ())
+    try:
+        await driver.copy_from_query(str(compiled), *arguments, output=receive, format="binary")
+    except asyncpg.NumericValueOutOfRangeError:
+        raise TotalTooLarge("a customer's money is too large to be counted in ten-thousandths") from None
     # The binary format: a header of 19 bytes, a trailer of 2; a row is its column count, then length and value of each.
     row = np.dtype([("columns", ">i2"), *((f"{part}{name}", kind) for name in names for part, kind in _CELL)])
     table = np.frombuffer(received, dtype=row, offset=19, count=(len(received) - 21) // row.itemsize)

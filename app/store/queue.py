@@ -18,9 +18,9 @@ from pgqueuer import AsyncpgDriver, Job, Queries, QueueManager, RetryRequested
 from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
 from pgqueuer.domain.settings import DBSettings
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.store.engine import is_outage
 
 logger = logging.getLogger(__name__)
 
@@ -89,19 +89,6 @@ async def enqueue(
     await connection.exec_driver_sql(
         _ENQUEUE, ([priority], [job], [payload], [delay], [dedupe_key], [json.dumps(headers)])
     )
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether the database is out of reach or has no room now, as opposed to a statement that is wrong."""
-    if isinstance(error, PoolTimeout | OSError | asyncpg.InterfaceError):
-        return True
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated:
-            return True
-        error = error.orig or error
-    sqlstate = getattr(error, "sqlstate", None) or ""
-    # 08: connection; 53: resources; 57P: shutdown, crash, starting up; 40: deadlock; 55P03: a lock not got in time.
-    return sqlstate[:2] in ("08", "40", "53") or sqlstate[:3] == "57P" or sqlstate == "55P03"
 
 
 async def serve(

@@ -1,3 +1,4 @@
+# ruff: noqa: N806
 """Published figures, figures computed in 50-digit arithmetic, and the CDNOW data, for the tests of the models."""
 
 from __future__ import annotations
@@ -233,7 +234,7 @@ def cdnow_purchases() -> Purchases:
     dates = [f"{date[:4]}-{date[4:6]}-{date[6:]}" for date in lines[:, 1]]
     day = (np.array(dates, dtype="datetime64[D]") - np.datetime64("1997-01-01")).astype(np.int64)
     keys, index = np.unique(customer * 1000 + day, return_inverse=True)
-    return Purchases(keys // 1000, keys % 1000, np.bincount(index, lines[:, 2].astype(float)))
+    return Purchases(keys // 1000, keys % 1000, np.bincount(index, lines[:, 2].astype(float)).astype(np.float64))
 
 
 class Outcome(NamedTuple):
@@ -255,7 +256,7 @@ def outcome(purchases: Purchases, until: int = CALIBRATION_END, end: int = HOLDO
     known, later = day <= until, (day > until) & (day <= end)
     last = np.zeros(customers, dtype=np.int64)
     np.maximum.at(last, customer[known], day[known])
-    x = np.bincount(customer[known], minlength=customers) - 1.0
+    x = np.bincount(customer[known], minlength=customers).astype(np.float64) - 1
     repeat = known & (day > first[customer])
     spent = np.bincount(customer[repeat], value[repeat], customers)
     return Outcome(
@@ -264,7 +265,7 @@ def outcome(purchases: Purchases, until: int = CALIBRATION_END, end: int = HOLDO
         T=(until - first).astype(np.float64),
         monetary=spent / np.maximum(x, 1),
         purchases=np.bincount(customer[later], minlength=customers).astype(np.float64),
-        value=np.bincount(customer[later], value[later], customers),
+        value=np.bincount(customer[later], value[later], customers).astype(np.float64),
     )
 
 

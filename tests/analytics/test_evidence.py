@@ -182,6 +182,12 @@ def test_a_payment_stops_in_anger_only_while_a_complaint_stands(before: list[Hap
     assert angry == (subtype is not None)
 
 
+def test_another_customers_open_complaint_is_no_cause_of_anger() -> None:
+    closed = [ago(150, "complaint.opened"), ago(140, "complaint.resolved"), ago(120, "payment.overdue")]
+    signals = read_events(to_columns([[ago(140, "complaint.opened")], closed]), 2, NOW)
+    assert SIGNAL_INDEX["payment_overdue"] in signals.signal
+
+
 def test_an_expired_card_after_a_complaint_is_no_revenge() -> None:
     signals = read_events(
         to_columns([[ago(140, "complaint.opened"), ago(120, "payment.failed", "expired_card")]]), 1, NOW

@@ -39,6 +39,11 @@ def simulated_case() -> Case:
     return actual, predictive.fit_model("bg_nbd", *actual[:3]), fit_spend(actual.x, actual.monetary), 365.0
 
 
+def part(actual: Outcome, start: int, stop: int) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    rows = slice(start, stop)
+    return actual.x[rows], actual.t_x[rows], actual.T[rows], actual.monetary[rows]
+
+
 def covered(below: FloatArray, upto: FloatArray) -> float:
     """Share of outcomes whose randomised probability lies in the central 90 %, averaged over draws."""
     random = np.random.default_rng(0)
@@ -109,14 +114,14 @@ def test_one_customer_gets_the_interval_that_a_batch_gives(case: Callable[[], Ca
     actual, fitted, spend, _ = case()
     batch = interval(fitted, spend, *actual[:4], 365)
     for row in range(0, actual.x.size, 301):
-        one = interval(fitted, spend, *(column[row : row + 1] for column in actual[:4]), 365)
+        one = interval(fitted, spend, *part(actual, row, row + 1), 365)
         assert one.low[0] == pytest.approx(batch.low[row], rel=1e-9, abs=1e-12)
         assert one.high[0] == pytest.approx(batch.high[row], rel=1e-9)
 
 
 def test_bounds_enclose_each_other_as_the_level_rises() -> None:
     actual, fitted, spend, _ = cdnow_case()
-    history = [column[:300] for column in actual[:4]]
+    history = part(actual, 0, 300)
     narrow, wide = (interval(fitted, spend, *history, 365, level=level) for level in (0.5, 0.95))
     assert (wide.low <= narrow.low).all()
     assert (wide.high >= narrow.high).all()
@@ -127,7 +132,7 @@ def test_bounds_enclose_each_other_as_the_level_rises() -> None:
 def test_few_customers_to_learn_from_widen_the_interval() -> None:
     actual, fitted, spend, _ = simulated_case()
     few = tuple(tuple(100 * value for value in row) for row in fitted.covariance)
-    history = [column[:50] for column in actual[:4]]
+    history = part(actual, 0, 50)
     sure, unsure = (interval(model, spend, *history, 365) for model in (fitted, replace(fitted, covariance=few)))
     wider = unsure.high > sure.high * 1.001
     assert wider[sure.high > 0].all()
@@ -137,7 +142,7 @@ def test_few_customers_to_learn_from_widen_the_interval() -> None:
 def test_the_fallback_spend_has_intervals_too() -> None:
     actual, fitted, _, _ = simulated_case()
     mean = FittedSpend("mean", "frequency_correlates", 0.5, 5.0, 0.3, 0.2, None)
-    found = interval(fitted, mean, *(column[:200] for column in actual[:4]), 365)
+    found = interval(fitted, mean, *part(actual, 0, 200), 365)
     assert (found.low <= found.high).all()
     assert np.isfinite(found.high).all()
 
@@ -154,7 +159,7 @@ def test_regular_customers_have_intervals_that_know_when_they_last_bought() -> N
 @pytest.mark.parametrize("history", [(0, 0, 0, 0), (0, 0, 5000, 0), (1000, 10, 5000, 9.0), (1000, 1000, 1000, 1e6)])
 def test_extreme_customers_have_finite_intervals(history: tuple[float, float, float, float]) -> None:
     _, fitted, spend, _ = cdnow_case()
-    found = interval(fitted, spend, *([value] for value in history), 3650, level=0.99)
+    found = interval(fitted, spend, *(history[:1], history[1:2], history[2:3], history[3:]), 3650, level=0.99)
     assert 0 <= found.low[0] <= found.high[0] < np.inf
 
 

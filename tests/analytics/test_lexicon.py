@@ -256,6 +256,8 @@ def test_what_is_good_speaks_only_when_it_is_denied(plain: str, negated: str) ->
         ("not the price but the rude staff", {"failing"}),
         ("It isn't the service. The price is too high.", {"price"}),
         ("I was not unhappy", set()),
+        ("I was never not satisfied", set()),
+        ("It was not without delays", {"failing"}),
         ("not only expensive but also rude", {"price", "failing"}),
         ("no longer live there", {"gone"}),
         ("不是价格贵，而是质量差", {"failing"}),

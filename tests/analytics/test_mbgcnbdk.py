@@ -1,5 +1,5 @@
 # ruff: noqa: N806
-"""MBG/CNBD-k against its defining integrals, MBG/NBD (k = 1), and simulated regular customers."""
+"""MBG/CNBD-k against its definition, MBG/NBD (k = 1), and simulated regular customers."""
 
 from __future__ import annotations
 
@@ -38,20 +38,15 @@ def test_k_of_one_is_mbg_nbd(history: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("k", [2, 3, 4])
 @pytest.mark.parametrize("history", [(0, 0, 200), (3, 150, 200), (12, 290, 300)])
-def test_likelihood_and_p_alive_equal_their_defining_integrals(k: int, history: tuple[int, int, int]) -> None:
+def test_likelihood_and_p_alive_equal_their_definition_in_25_digits(k: int, history: tuple[int, int, int]) -> None:
     x, t_x, T = history
     r, alpha, a, b = PARAMS.values()
     with mp.workdps(25):
-        norm = mp.mpf(alpha) ** r / mp.gamma(r)
 
         def rate_integral(wait: int, j: int) -> mp.mpf:
             """The mean over the rate of rate^(k x + j) exp(-rate (t_x + wait)) wait^j / j!."""
-            scale = (r + k * x + j) / (alpha + t_x + wait)
-            density = mp.quad(
-                lambda u: u ** (r + k * x + j - 1) * mp.exp(-u * (alpha + t_x + wait)),
-                [0, scale / 2, scale, 2 * scale, 4 * scale, mp.inf],
-            )
-            return norm * density * mp.mpf(wait) ** j / mp.factorial(j)
+            mean = mp.rf(mp.mpf(r), k * x + j) * mp.mpf(alpha) ** r / mp.mpf(alpha + t_x + wait) ** (r + k * x + j)
+            return mean * mp.mpf(wait) ** j / mp.factorial(j)
 
         stays, leaves = mp.beta(a, b + x + 1) / mp.beta(a, b), mp.beta(a + 1, b + x) / mp.beta(a, b)
         alive = stays * sum(rate_integral(T - t_x, j) for j in range(k))

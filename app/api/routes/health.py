@@ -4,14 +4,11 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.api.dependencies import Engine
 from app.api.problems import RESPONSES
 from app.errors import Unavailable
-from app.store.engine import autocommit
+from app.store.engine import schema_revision
 
 router = APIRouter(tags=["health"])
 
@@ -29,11 +26,6 @@ async def get_liveness() -> Health:
 @router.get("/health/ready", summary="Can it serve?", response_model=Health, responses={503: RESPONSES[503]})
 async def get_readiness(engine: Engine, request: Request) -> Health:
     """200 once the database is connected and migrated."""
-    try:
-        async with autocommit(engine).connect() as connection:
-            revision = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
-    except (DBAPIError, PoolTimeout, OSError):
-        raise Unavailable("The database can't be reached, or is not migrated yet.", code="not_ready") from None
-    if revision != request.app.state.schema_revision:
-        raise Unavailable("The database is not migrated to this version yet.", code="not_ready")
+    if await schema_revision(engine) != request.app.state.schema_revision:
+        raise Unavailable("The database can't be reached, or is not migrated to this version yet.", code="not_ready")
     return Health(status="ok")
