@@ -190,6 +190,7 @@ class ChurnFit:
     horizon_days: int
     weights: EvidenceWeights
     learning: Mapping[str, Any]
+    calibration: Mapping[str, Any] | None
     tiers: ClvTiers | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -199,6 +200,7 @@ class ChurnFit:
             "horizon_days": self.horizon_days,
             "weights": self.weights.to_dict() if learned else None,
             "learning": dict(self.learning),
+            "calibration": dict(self.calibration) if self.calibration else None,
             "clv_tiers": asdict(self.tiers) if self.tiers else None,
         }
 
@@ -209,5 +211,6 @@ class ChurnFit:
             horizon_days=stored["horizon_days"],
             weights=EvidenceWeights.from_dict(stored["weights"]) if stored["weights"] else expert_weights(),
             learning=stored["learning"],
+            calibration=stored["calibration"],
             tiers=ClvTiers(**stored["clv_tiers"]) if stored["clv_tiers"] else None,
         )

@@ -21,13 +21,16 @@ from app.events import (
     BaseEvent,
     CustomerProfileData,
     Event,
+    EventData,
+    OrderCancelledData,
     OrderPlaced,
     OrderPlacedData,
     OrderRefunded,
+    OrderRefundedData,
     any_event,
 )
 from app.rejections import Rejection, reject_invalid
-from app.scalars import MONEY_LIMIT, MONEY_PLACES, show_instant
+from app.scalars import MONEY_LIMIT, MONEY_PLACES
 from app.store import customers as customer_store
 from app.store import events as event_store
 from app.store.customers import SummaryChanges
@@ -165,24 +168,17 @@ def _inadmissible(workspace: Workspace, index: int, event: Event, latest: dateti
 def _row(workspace: Workspace, event: Event, received_at: datetime) -> EventRow:
     """The row that stores an event. Content that compares equal has equal fingerprints."""
     data = event.data
-    if isinstance(data, CustomerProfileData):
-        # Null takes a field away, so it is content here.
-        content = data.model_dump_json(exclude_unset=True)
-    else:
-        content = data.model_dump_json(exclude_none=True)
-    fingerprint = hashlib.blake2b(
-        f"{event.type}\n{show_instant(event.occurred_at)}\n{content}".encode(), digest_size=16
-    ).digest()
     order_id = getattr(data, "order_id", None)
     amount = getattr(data, "amount", None)
-    rate = getattr(data, "exchange_rate", None)
     currency = getattr(data, "currency", None)
-    if isinstance(data, OrderPlacedData) and data.channel is None and data.campaign_id is None and data.items is None:
-        rest = None
-    elif order_id is None and amount is None:
-        rest = content
-    else:
-        rest = data.model_dump_json(exclude_none=True, exclude=_ORDER_COLUMNS)
+    rate = getattr(data, "exchange_rate", None)
+    if rate == 1 and currency == workspace.currency:
+        rate = None
+    cost = getattr(data, "cost", None)
+    rest = _without_column(data)
+    # No two contents make the same text: of these fields none can have a line break but the last.
+    content = [event.type, event.occurred_at.isoformat()]
+    content += ["" if value is None else str(value) for value in (order_id, amount, currency, rate, cost, rest)]
     return EventRow(
         workspace.id,
         event.customer_id,
@@ -190,15 +186,29 @@ def _row(workspace: Workspace, event: Event, received_at: datetime) -> EventRow:
         event.type,
         event.occurred_at,
         received_at,
-        fingerprint,
+        hashlib.blake2b("\n".join(content).encode(), digest_size=16).digest(),
         workspace.local_day(event.occurred_at),
         order_id,
         amount,
         currency,
-        None if rate == 1 else rate,
-        getattr(data, "cost", None),
-        None if rest == "{}" else rest,
+        rate,
+        cost,
+        rest,
     )
+
+
+def _without_column(data: EventData) -> str | None:
+    """The fields that have no column of their own, as JSON; None where there is none."""
+    if isinstance(data, OrderPlacedData) and data.channel is None and data.campaign_id is None and data.items is None:
+        return None
+    if isinstance(data, OrderCancelledData | OrderRefundedData):
+        return None
+    if isinstance(data, CustomerProfileData):
+        # Null takes a field away, so it is content here.
+        rest = data.model_dump_json(exclude_unset=True)
+    else:
+        rest = data.model_dump_json(exclude_none=True, exclude=_ORDER_COLUMNS)
+    return None if rest == "{}" else rest
 
 
 async def record_candidates(
@@ -298,7 +308,9 @@ def _decide(
 
 
 def _same_currency(refund: EventRow, order: Any) -> bool:
-    return refund.currency in (None, order.currency) and refund.exchange_rate in (None, order.exchange_rate)
+    return refund.currency in (None, order.currency) and (
+        refund.exchange_rate is None or refund.exchange_rate == (order.exchange_rate or 1)
+    )
 
 
 def _adds_up(placed: Sequence[EventRow], before: Any) -> bool:

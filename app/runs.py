@@ -255,7 +255,7 @@ def _too_large() -> RunFailed:
 async def _read(
     engine: AsyncEngine, workspace: Workspace, run: Row[Any], settings: WorkspaceSettings, ending: asyncio.Event
 ) -> tuple[Population, PurchaseDays | None]:
-    """All figures, in one snapshot, and all purchase days where a contest of models needs them."""
+    """All figures, in one snapshot, and all purchase days where predictive models are tried on them."""
     as_of_day = workspace.local_day(run.as_of)
     ids: list[str] = []
     pieces: list[dict[str, NDArray[np.int64]]] = []
@@ -267,7 +267,7 @@ async def _read(
             async for piece_ids, piece in population_store.read_population(
                 connection, workspace.id, run.as_of, as_of_day, settings.rfm.window_days
             ):
-                if settings.clv.model == "auto":
+                if settings.clv.model != "textbook":
                     after = ids[-1] if ids else ""
                     days.append(
                         await population_store.read_purchase_days(

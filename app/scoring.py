@@ -177,9 +177,21 @@ def fit_population(
         horizon_days=settings.churn.horizon_days,
         weights=learned.weights if learned else expert_weights(),
         learning=learned.summary() if learned else {},
+        calibration=_churn_calibration(clv),
         tiers=fit_clv_tiers(_as_floats(historical) + predicted),
     )
     return FittedPopulation(Fitted(rfm, abc.fit, clv, churn), abc.cumulative_share, abc.curve)
+
+
+def _churn_calibration(clv: ClvFit) -> dict[str, Any] | None:
+    """How the probability of churn came true in the model's calibration."""
+    if clv.calibration is None:
+        return None
+    deciles = [
+        {"customers": group["customers"], "predicted": group["forecast"], "actual": group["actual"]}
+        for group in clv.calibration["churn_deciles"]
+    ]
+    return {"horizon_days": clv.calibration["holdout_days"], "deciles": deciles}
 
 
 class ScoreRow(NamedTuple):

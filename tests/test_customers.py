@@ -239,7 +239,7 @@ async def test_events_come_back_newest_first_in_their_normal_form(client: Client
 async def test_what_came_back_can_be_sent_again(client: Client) -> None:
     await client.record(
         order("o-1", "12.5", currency="EUR", exchange_rate="1", cost="0", items=[]),
-        order("o-2", "0", campaign_id="x"),
+        order("o-2", "0", campaign_id="x", exchange_rate="1"),
         event("order.refunded", amount="1", order_id="o-1"),
         event("order.refunded", amount="1", currency="EUR", exchange_rate="1.5"),
         event("order.delivered", order_id="o-1", promised_at="2025-01-01T00:00:00+01:00"),
@@ -254,6 +254,6 @@ async def test_updated_at_is_when_the_last_event_was_received(client: Client) ->
     await client.record(order("o-1"))
     first = (await client.get("/v1/customers/c-1"))["summary"]["updated_at"]
     await client.record(order("o-1"))
-    assert (await client.get("/v1/customers/c-1"))["summary"]["updated_at"] == first or True
+    assert (await client.get("/v1/customers/c-1"))["summary"]["updated_at"] == first
     await client.record(order("o-2"))
     assert (await client.get("/v1/customers/c-1"))["summary"]["updated_at"] > first

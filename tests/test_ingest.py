@@ -287,6 +287,14 @@ async def test_a_refund_in_another_currency_or_rate_than_its_order_counts_nothin
     assert await net_spend(client) == await net_spend(client, "c-2") == "20.00"
 
 
+async def test_a_rate_of_one_in_the_own_currency_is_none(client: Client) -> None:
+    await client.record(order("o-1", "10.00", id="e-1"), refund("1.00", order_id="o-2", exchange_rate="1"))
+    assert await client.record(order("o-1", "10.00", id="e-1", exchange_rate="1.0")) == receipt(0, 1)
+    assert await client.record(refund("2.00", order_id="o-1", currency="USD", exchange_rate="1")) == receipt(1)
+    assert await client.record(order("o-2", "10.00")) == receipt(1)
+    assert await net_spend(client) == "17.00"
+
+
 @pytest.mark.parametrize("named", [{}, {"currency": "EUR"}, {"currency": "EUR", "exchange_rate": "2.0"}])
 async def test_a_refund_in_the_currency_of_its_order_counts(client: Client, named: dict[str, str]) -> None:
     named = {"order_id": "o-1", **named}

@@ -4,8 +4,8 @@ The textbook's figures stand beside every fit: they serve where a predictive mod
 told.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.analytics import contest as contests
 from app.analytics import predictive
+from app.analytics.calibration import accuracy, calibration
 from app.analytics.fit import FitError, FittedModel
 from app.analytics.gamma_gamma import FittedSpend, fit_spend, purchase_value
 from app.analytics.interval import interval
@@ -41,6 +42,7 @@ class ClvFit:
     textbook : the textbook's figures, always there.
     purchases, spend : the predictive model of purchases, and of what one is worth; None where the textbook serves.
     contest : the record of the contest, where the model was chosen by one.
+    calibration : how the model, fitted to an earlier part of the time, forecast the rest; see ``backtest``.
     fallback_reason, fallback_detail : why the textbook serves though a predictive model was asked for.
     """
 
@@ -50,6 +52,7 @@ class ClvFit:
     purchases: FittedModel | None = None
     spend: FittedSpend | None = None
     contest: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
     fallback_reason: str | None = None
     fallback_detail: str | None = None
 
@@ -73,6 +76,7 @@ class ClvFit:
             "purchases": self.purchases.to_dict() if self.purchases else None,
             "spend": self.spend.to_dict() if self.spend else None,
             "contest": dict(self.contest) if self.contest else None,
+            "calibration": dict(self.calibration) if self.calibration else None,
             "textbook": self.textbook.to_dict(),
         }
 
@@ -85,6 +89,7 @@ class ClvFit:
             purchases=FittedModel.from_dict(stored["purchases"]) if stored["purchases"] else None,
             spend=FittedSpend.from_dict(stored["spend"]) if stored["spend"] else None,
             contest=stored["contest"],
+            calibration=stored["calibration"],
             fallback_reason=stored["fallback_reason"],
             fallback_detail=stored["fallback_detail"],
         )
@@ -133,7 +138,7 @@ def fit_clv(
     segment, segments : codes (n,) into the names of RFM's segments, by which the textbook tells its figures.
     model : a model by name; "auto" takes the one that forecast the population's own past best.
     basis, lifespan_years : see ``fit_textbook``.
-    purchase_days : of all customers; "auto" needs them.
+    purchase_days : of all customers; "auto" and the calibration need them.
 
     Returns
     -------
@@ -157,14 +162,14 @@ def fit_clv(
     x, t_x, T = (
         column[buyers].astype(np.float64) for column in (figures.frequency, figures.recency_days, figures.T_days)
     )
+    splits: list[contests.Split] = []
+    if purchase_days is not None:
+        place = np.full(figures.has_order.size, -1)
+        place[buyers] = np.arange(buyers.size)
+        splits = contests.cut(place[purchase_days.customer], purchase_days.day, figures.as_of_day)
     record = None
     try:
         if model == "auto":
-            if purchase_days is None:
-                raise ValueError("the contest of models needs the purchase days")
-            place = np.full(figures.has_order.size, -1)
-            place[buyers] = np.arange(buyers.size)
-            splits = contests.cut(place[purchase_days.customer], purchase_days.day, figures.as_of_day)
             purchases, contest = contests.choose(splits, x, t_x, T)
             record = contest.to_dict()
         else:
@@ -172,7 +177,47 @@ def fit_clv(
         spend = fit_spend(x, mean_purchase_value(figures, basis)[buyers])
     except FitError as refusal:
         return ClvFit(basis, customers, textbook, fallback_reason=refusal.code, fallback_detail=refusal.reason)
-    return ClvFit(basis, customers, textbook, purchases, spend, record)
+    return ClvFit(basis, customers, textbook, purchases, spend, record, backtest(purchases, splits))
+
+
+def backtest(fitted: FittedModel, splits: Sequence[contests.Split]) -> dict[str, Any] | None:
+    """How the same model, fitted to what was known at an earlier day, forecast the days after it.
+
+    Parameters
+    ----------
+    fitted : the model whose kind (and weights, if it is a blend) is tried.
+    splits : of `contest.cut`; the one with the longest holdout is taken.
+
+    Returns
+    -------
+    dict of plain numbers, or None without a split that the model can be fitted to: the errors of the forecast number
+    of purchase days; in ``deciles``, groups of rising forecast with mean forecast and mean outcome; in
+    ``churn_deciles`` the same of the probability to buy nothing in the holdout.
+    """
+    if not splits:
+        return None
+    split = max(splits, key=lambda one: one.holdout_days)
+    history = split.frequency, split.recency_days, split.T_days
+    try:
+        if fitted.components:
+            parts = tuple(
+                replace(part, fitted=predictive.fit_model(part.fitted.model, *history)) for part in fitted.components
+            )
+            earlier = replace(fitted, components=parts)
+        else:
+            earlier = predictive.fit_model(fitted.model, *history)
+    except FitError:
+        return None
+    forecast = predictive.expected_purchases(earlier, *history, split.holdout_days)
+    silent = 1.0 - predictive.probability_of_purchase(earlier, *history, split.holdout_days)
+    bought_nothing = (split.purchases == 0).astype(np.float64)
+    return {
+        "holdout_days": split.holdout_days,
+        "customers": int(split.purchases.size),
+        **asdict(accuracy(forecast, split.purchases)),
+        "deciles": [asdict(group) for group in calibration(forecast, split.purchases)],
+        "churn_deciles": [asdict(group) for group in calibration(silent, bought_nothing)],
+    }
 
 
 def predict_clv(

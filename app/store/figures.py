@@ -79,8 +79,8 @@ def counted_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)", sinc
                bool_or(adjusting.type = 'order.cancelled') AS cancelled,
                sum(adjusting.amount) FILTER (WHERE adjusting.type = 'order.refunded'
                    AND coalesce(adjusting.currency, adjusted.currency) = adjusted.currency
-                   AND coalesce(adjusting.exchange_rate, adjusted.exchange_rate)
-                       IS NOT DISTINCT FROM adjusted.exchange_rate) AS refunded
+                   AND coalesce(adjusting.exchange_rate, adjusted.exchange_rate, 1)
+                       = coalesce(adjusted.exchange_rate, 1)) AS refunded
         FROM (SELECT * FROM events WHERE {known} AND {ADJUSTING} AND order_id IS NOT NULL) AS adjusting
         JOIN (SELECT * FROM events WHERE {known} AND {PLACED}) AS adjusted USING (customer_id, order_id)
         GROUP BY customer_id, order_id
