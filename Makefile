@@ -32,7 +32,7 @@ run: $(INSTALLED) ## Serve on 127.0.0.1:$PORT (8000), with an embedded PostgreSQ
 
 .PHONY: test lint types imports drift check
 test: $(INSTALLED_DEV) ## Run the tests; narrow them with ARGS="-k words"
-	@$(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 $(ARGS)
+	@OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 lint: $(INSTALLED_DEV) ## Check style and formatting
 	@$(VENV_PYTHON) -m ruff check .

@@ -35,6 +35,8 @@ BRING_UP_PATIENCE = 5.0
 # After a second request to end.
 HASTY_PATIENCE = 0.5
 DATABASE_RETRY_INTERVAL = 2.0
+# Matrices are small here: a pool of threads costs more than it brings, and beside busy processes it stalls.
+ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class LauncherError(Exception):
@@ -218,7 +220,7 @@ def _spawn(arguments: list[str], database_url: str, pass_fds: tuple[int, ...] = 
         [sys.executable, *arguments],
         stdin=subprocess.DEVNULL,
         cwd=PROJECT_DIR,
-        env=environment | {"PERENNIAL_DATABASE_URL": database_url},
+        env=ONE_BLAS_THREAD | environment | {"PERENNIAL_DATABASE_URL": database_url},
         pass_fds=pass_fds,
         # A process group of its own: a terminal's Ctrl-C goes to the launcher alone, which ends all in order.
         process_group=0,

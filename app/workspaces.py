@@ -4,16 +4,18 @@ A key is 256 random bits shown once; only its SHA-256 is stored. A fast hash is 
 256 random bits, and an indexed hash makes the look-up one probe whatever the number of keys.
 """
 
+import functools
 import hashlib
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
+from zoneinfo import available_timezones
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.errors import Conflict, Forbidden, NotFound
+from app.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from app.store import workspaces as store
 from app.store.engine import autocommit
 from app.store.workspaces import KeyHolder, Workspace
@@ -51,6 +53,12 @@ def _make_key_id() -> str:
     return "key_" + secrets.token_hex(8)
 
 
+@functools.cache
+def _time_zones() -> set[str]:
+    # A list, because a ZoneInfo made of an unknown name would read files by that name.
+    return available_timezones()
+
+
 def in_order(scopes: Collection[str]) -> tuple[str, ...]:
     return tuple(scope for scope in SCOPES if scope in scopes)
 
@@ -66,8 +74,11 @@ async def create_workspace(
 ) -> NewKey:
     """Make a workspace and its first key.
 
-    Raises ``Conflict`` (``workspace_exists``) where the name is taken.
+    Raises ``Conflict`` (``workspace_exists``) where the name is taken, and ``InvalidRequest`` for a time zone that
+    there is not.
     """
+    if time_zone not in _time_zones():
+        raise InvalidRequest('time_zone must be an IANA name such as "Europe/Berlin".', pointer="/time_zone")
     created_at = datetime.now(UTC)
     new = NewKey(_make_key_id(), key or make_key(), in_order(scopes))
     async with engine.begin() as connection:

@@ -73,7 +73,7 @@ def _order(draw: st.DrawFn, time_zone: ZoneInfo, customer_id: str, number: int) 
     order_id = f"o{number}"
     amount, rate = Decimal(draw(_AMOUNTS)), draw(_RATES)
     currency = "USD" if rate is None else "EUR"
-    events = []
+    events: list[Event] = []
 
     def add(kind: str, occurred_at: datetime, **data: Any) -> None:
         events.append(

@@ -714,7 +714,7 @@ async def test_a_cursor_that_was_never_given_out_is_refused(service: Service, pa
     assert answer.status == (422 if cursor.isascii() else 400)
 
 
-FORGED_KEYS = (
+FORGED_KEYS: tuple[Any, ...] = (
     "\0",
     "\ud800",
     "",
@@ -749,7 +749,7 @@ async def test_a_forged_cursor_finds_nothing_but_rows_of_its_list(service: Servi
         **dict.fromkeys(("segment", "abc", "churn_state", "churn_type", "lifecycle_status"), ""),
         **dict.fromkeys(("clv_total_min", "clv_total_max", "net_spend_min", "net_spend_max")),
     }
-    forged = [
+    forged: list[tuple[str, str, dict[str, Any], list[Any]]] = [
         ("/v1/customers?", "customers", customers, [key]),
         ("/v1/keys?", "keys", {}, [key]),
         ("/v1/runs?", "runs", {}, [key]),

@@ -14,8 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import ingest
 from app.analytics.summary import OrderEvent, summarise
+from app.store import customers as customer_store
 from app.store import events as event_store
 from tests.conftest import Client, event, make_client, ndjson, order
 
@@ -206,7 +206,7 @@ async def test_the_good_events_of_a_batch_are_stored_and_each_bad_one_is_named(c
 async def test_an_unknown_field_is_pointed_at_where_its_name_is_plain(
     client: Client, field: str, pointer: str
 ) -> None:
-    assert await codes(client, order("o-1", **{field: 1})) == [(0, "unknown_field", pointer)]
+    assert await codes(client, order("o-1", **{field: "1"})) == [(0, "unknown_field", pointer)]
 
 
 async def test_a_fault_within_a_list_is_told_with_its_place(client: Client) -> None:
@@ -369,7 +369,7 @@ async def test_a_batch_that_the_database_breaks_off_is_tried_again(
             raise DBAPIError(None, None, _Deadlock())
         await insert(*arguments)
 
-    monkeypatch.setattr(ingest.event_store, "insert_events", insert_at_last)
+    monkeypatch.setattr(event_store, "insert_events", insert_at_last)
     assert await client.record(order("o-1")) == receipt(1)
     assert failures == 4
     assert (await client.get("/v1/customers/c-1"))["summary"]["order_count"] == 1
@@ -382,7 +382,7 @@ class _Deadlock(Exception):
 async def test_a_lost_connection_stores_nothing_and_the_next_try_all(
     app: FastAPI, engine: AsyncEngine, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = ingest.customer_store.apply_changes
+    update = customer_store.apply_changes
 
     async def lose(connection: Any, *arguments: Any) -> None:
         pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
@@ -390,7 +390,7 @@ async def test_a_lost_connection_stores_nothing_and_the_next_try_all(
             await other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
         await update(connection, *arguments)
 
-    monkeypatch.setattr(ingest.customer_store, "apply_changes", lose)
+    monkeypatch.setattr(customer_store, "apply_changes", lose)
     response = await client.http.post("/v1/events", json={"events": [order("o-1", id="e-1")]})
     assert response.status_code == 503
     assert response.json()["code"] == "unavailable"

@@ -15,7 +15,7 @@ from app.analytics import contest as contests
 from app.analytics import predictive
 from app.analytics.calibration import accuracy, calibration
 from app.analytics.fit import FitError, FittedModel
-from app.analytics.gamma_gamma import FittedSpend, fit_spend, purchase_value
+from app.analytics.gamma_gamma import FittedSpend, fit_credible_mean, fit_spend, purchase_value
 from app.analytics.interval import interval
 from app.analytics.summary import CustomerFigures
 from app.analytics.textbook import Basis, TextbookFit, fit_textbook, value_textbook
@@ -41,6 +41,7 @@ class ClvFit:
     customers : customers with a counted order.
     textbook : the textbook's figures, always there.
     purchases, spend : the predictive model of purchases, and of what one is worth; None where the textbook serves.
+    spread : where margins are negative, the model of revenue, whose spread the interval takes in proportion.
     contest : the record of the contest, where the model was chosen by one.
     calibration : how the model, fitted to an earlier part of the time, forecast the rest; see ``backtest``.
     fallback_reason, fallback_detail : why the textbook serves though a predictive model was asked for.
@@ -51,6 +52,7 @@ class ClvFit:
     textbook: TextbookFit
     purchases: FittedModel | None = None
     spend: FittedSpend | None = None
+    spread: FittedSpend | None = None
     contest: Mapping[str, Any] | None = None
     calibration: Mapping[str, Any] | None = None
     fallback_reason: str | None = None
@@ -75,6 +77,7 @@ class ClvFit:
             "fallback_detail": self.fallback_detail,
             "purchases": self.purchases.to_dict() if self.purchases else None,
             "spend": self.spend.to_dict() if self.spend else None,
+            "spread": self.spread.to_dict() if self.spread else None,
             "contest": dict(self.contest) if self.contest else None,
             "calibration": dict(self.calibration) if self.calibration else None,
             "textbook": self.textbook.to_dict(),
@@ -88,6 +91,7 @@ class ClvFit:
             textbook=TextbookFit.from_dict(stored["textbook"]),
             purchases=FittedModel.from_dict(stored["purchases"]) if stored["purchases"] else None,
             spend=FittedSpend.from_dict(stored["spend"]) if stored["spend"] else None,
+            spread=FittedSpend.from_dict(stored["spread"]) if stored["spread"] else None,
             contest=stored["contest"],
             calibration=stored["calibration"],
             fallback_reason=stored["fallback_reason"],
@@ -174,10 +178,17 @@ def fit_clv(
             record = contest.to_dict()
         else:
             purchases = predictive.fit_model(model, x, t_x, T)
-        spend = fit_spend(x, mean_purchase_value(figures, basis)[buyers])
+        worth = mean_purchase_value(figures, basis)[buyers]
+        spread = None
+        if (worth[x > 0] < 0).any():
+            # No distribution of positive amounts fits: the level comes from the margins, the spread from revenue.
+            spend = fit_credible_mean(x, worth, "negative_margin")
+            spread = fit_spend(x, figures.monetary_value[buyers])
+        else:
+            spend = fit_spend(x, worth)
     except FitError as refusal:
         return ClvFit(basis, customers, textbook, fallback_reason=refusal.code, fallback_detail=refusal.reason)
-    return ClvFit(basis, customers, textbook, purchases, spend, record, backtest(purchases, splits))
+    return ClvFit(basis, customers, textbook, purchases, spend, spread, record, backtest(purchases, splits))
 
 
 def backtest(fitted: FittedModel, splits: Sequence[contests.Split]) -> dict[str, Any] | None:
@@ -271,9 +282,15 @@ def value_clv(
     mean = mean_purchase_value(figures, fit.basis)[buyers]
     scores = predictive.score(fit.purchases, x, t_x, T, horizon_days, discount_rate)
     worth = purchase_value(fit.spend, x, mean)
+    # Where margins are negative, the interval is that of revenue, moved and stretched in proportion.
+    spend, amount = (fit.spread, figures.monetary_value[buyers]) if fit.spread else (fit.spend, mean)
     bounds = interval(
-        fit.purchases, fit.spend, x, t_x, T, mean, horizon_days, annual_rate=discount_rate, level=interval_level
+        fit.purchases, spend, x, t_x, T, amount, horizon_days, annual_rate=discount_rate, level=interval_level
     )
+    low, high = bounds.low, bounds.high
+    if fit.spread:
+        factor = worth / purchase_value(spend, x, amount)
+        low, high = np.minimum(low * factor, high * factor), np.maximum(low * factor, high * factor)
     churned = 1.0 - predictive.probability_of_purchase(fit.purchases, x, t_x, T, churn_horizon_days)
 
     def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -286,7 +303,7 @@ def value_clv(
         expected_purchases=spread(scores.expected_purchases),
         expected_purchase_value=spread(worth),
         p_alive=spread(scores.p_alive),
-        interval_low=spread(bounds.low),
-        interval_high=spread(bounds.high),
+        interval_low=spread(low),
+        interval_high=spread(high),
         churn_probability=spread(churned),
     )

@@ -52,7 +52,7 @@ class FittedSpend:
         `gamma_gamma` or `mean`.
     reason : str or None
         Why it is not Gamma-Gamma: `too_few_repeaters`, `frequency_correlates`, `zero_spend`,
-        `no_finite_mean`, `not_converged`.
+        `no_finite_mean`, `not_converged`, `negative_margin`.
     correlation : float or None
         Spearman's rank correlation of frequency and mean spend among repeaters; None where it is not defined.
     mean : float
@@ -226,6 +226,30 @@ def fit_spend(frequency: ArrayLike, monetary_value: ArrayLike) -> FittedSpend:
             if q > 1:
                 return FittedSpend("gamma_gamma", None, correlation, p * v / (q - 1), 0.0, 0.0, fitted)
             reason = "no_finite_mean"
+    return _credible_mean(x, mean, correlation, reason)
+
+
+def fit_credible_mean(frequency: FloatArray, value: FloatArray, reason: str) -> FittedSpend:
+    """Fit the credibility-weighted mean of values of any sign, such as margins; `reason` says why it serves.
+
+    Parameters
+    ----------
+    frequency, value : arrays, shape (n,)
+        Repeat purchase days, and the mean value of one.
+
+    Raises
+    ------
+    TooLittleData
+        If nobody has a repeat purchase.
+    """
+    repeated = frequency > 0
+    if not repeated.any():
+        raise TooLittleData("no_repeat_purchases", "Nobody has bought on a second day.")
+    x, mean = frequency[repeated], value[repeated]
+    return _credible_mean(x, mean, _rank_correlation(x, mean), reason)
+
+
+def _credible_mean(x: FloatArray, mean: FloatArray, correlation: float | None, reason: str | None) -> FittedSpend:
     overall = float(x @ mean / x.sum())
     within, between = _variances(x, mean, overall)
     return FittedSpend("mean", reason, correlation, overall, within, between, None)
