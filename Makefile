@@ -28,6 +28,11 @@ install: $(INSTALLED) ## Make .venv with the pinned run-time packages
 run: $(INSTALLED) ## Serve on 127.0.0.1:$PORT (8000), with an embedded PostgreSQL unless PERENNIAL_DATABASE_URL is set
 	@exec $(VENV_PYTHON) -m app.launcher --with-parent
 
+.PHONY: import
+import: $(INSTALLED) ## Import a file into a running service: FILE=orders.csv.gz MAP=map.json KEY=… [URL=…]; see docs/imports.md
+	@PERENNIAL_KEY="$${KEY:-$$PERENNIAL_KEY}" $(VENV_PYTHON) -m app.import_file \
+		"$$FILE" $${MAP:+--map "$$MAP"} $${URL:+--url "$$URL"}
+
 # ---- Check ----------------------------------------------------------------------------------------------------------
 
 .PHONY: test lint types imports drift check

@@ -39,9 +39,7 @@ from app.store.workspaces import Workspace
 
 FUTURE_TOLERANCE = timedelta(hours=24)
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-SUMMARISED = frozenset(
-    ("customer.created", "customer.updated", "order.placed", "order.cancelled", "order.refunded")
-)
+SUMMARISED = frozenset(("customer.created", "customer.updated", "order.placed", "order.cancelled", "order.refunded"))
 """Events that profile and figures are made of; all others are interactions, which speak of churn."""
 
 INLINE_BYTES = 50_000

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -10,9 +10,11 @@ import numpy as np
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.analytics.lifecycle import DEFAULT_LIMITS as STATUS_LIMITS
 from app.churn_typing import Interactions, interactions_of
 from app.customers import unknown_customer
 from app.errors import Conflict, Gone, NotFound
+from app.explanation import OwnFigures, explain_scores
 from app.labels import Language, label
 from app.runs import fitted_run, unknown_run
 from app.scoring import (
@@ -36,7 +38,19 @@ from app.store.engine import autocommit
 from app.store.populations import FoundCustomer
 from app.store.scores import ScoreFilter
 from app.store.workspaces import Workspace
-from app.value import Abc, Churn, Clv, Evidence, Interval, Lifecycle, RecommendedAction, Rfm, TypeProbabilities, Value
+from app.value import (
+    Abc,
+    Churn,
+    Clv,
+    Evidence,
+    Explanation,
+    Interval,
+    Lifecycle,
+    RecommendedAction,
+    Rfm,
+    TypeProbabilities,
+    Value,
+)
 from app.workspace_settings import WorkspaceSettings
 
 MOST_FITS = 256
@@ -88,12 +102,13 @@ async def live_values(
     horizon_days: int | None = None,
     run_name: str | None = None,
     language: Language = "en",
+    explain: bool = False,
 ) -> Values:
     """Values at ``as_of`` from the events themselves, in the order asked for.
 
     Population figures stand on the fit of ``run_name``, or of the latest run whatever its moment; without any
     succeeded run they are null. Raises ``NotFound`` for a run that there is not, ``Conflict`` for one that has not
-    succeeded.
+    succeeded. ``explain`` says why each is what it is, and is meant for few.
     """
     ids = list(dict.fromkeys(customer_ids))
     async with autocommit(engine).connect() as connection:
@@ -106,6 +121,7 @@ async def live_values(
         known = [customer_id for customer_id in ids if customer_id in rows]
         stored = await _stored_shares(connection, workspace, run, known)
         interactions = await _interactions(connection, workspace, settings, rows, known, as_of)
+        days = [await _latest_days(connection, workspace, name, as_of) for name in known] if explain else []
     population = _population(known, rows, day_number(as_of_day), settings.rfm.window_days)
     horizon = horizon_days or settings.clv.horizon_days
     scores = score_population(
@@ -116,6 +132,12 @@ async def live_values(
         context.value(row if stored.get(row.customer_id) is None else _with_share(row, stored[row.customer_id]))
         for row in scores
     ]
+    if explain:
+        own = [OwnFigures(population.part(slice(place, place + 1)), latest) for place, latest in enumerate(days)]
+        values = [
+            replace(value, explanation=context.explanation(row, figures))
+            for value, row, figures in zip(values, scores, own, strict=True)
+        ]
     return Values(values, [customer_id for customer_id in ids if customer_id not in rows])
 
 
@@ -129,6 +151,7 @@ async def live_value(
     horizon_days: int | None = None,
     run_name: str | None = None,
     language: Language = "en",
+    explain: bool = False,
 ) -> Value:
     """One customer's value; raises ``NotFound`` where there is no such customer."""
     found = await live_values(
@@ -140,6 +163,7 @@ async def live_value(
         horizon_days=horizon_days,
         run_name=run_name,
         language=language,
+        explain=explain,
     )
     if found.not_found:
         raise unknown_customer()
@@ -153,6 +177,7 @@ async def cached_value(
     customer_id: str,
     run_name: str | None = None,
     language: Language = "en",
+    explain: bool = False,
 ) -> Value:
     """A customer's value as a run stored it.
 
@@ -165,8 +190,10 @@ async def cached_value(
         if not rows:
             await _require_kept(connection, workspace, run)
             raise NotFound("The run did not score this customer.", code="not_scored")
+        own = await _figures_of_run(connection, workspace, run, rows[0]) if explain else None
     context = _Context(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days, language)
-    return context.value(rows[0])
+    value = context.value(rows[0])
+    return replace(value, explanation=context.explanation(rows[0], own)) if explain else value
 
 
 async def list_values(
@@ -261,6 +288,40 @@ async def _stored_shares(
     return {row.customer_id: row for row in rows}
 
 
+async def _latest_days(
+    connection: AsyncConnection, workspace: Workspace, customer_id: str, as_of: datetime
+) -> list[int]:
+    """The last purchase days that keep a status, the latest first."""
+    days = await population_store.latest_purchase_days(
+        connection, workspace.id, customer_id, as_of, STATUS_LIMITS.active_purchase_days
+    )
+    return [day_number(day) for day in days]
+
+
+async def _figures_of_run(
+    connection: AsyncConnection, workspace: Workspace, run: FittedRun, stored: Row[Any]
+) -> OwnFigures | None:
+    """The figures that gave a stored row of scores, from the events; None where late events have changed them."""
+    ids, as_of_day = [stored.customer_id], workspace.local_day(run.as_of)
+    rows = await population_store.read_customers(
+        connection, workspace.id, ids, run.as_of, as_of_day, run.settings.rfm.window_days
+    )
+    if stored.customer_id not in rows:
+        return None
+    population = _population(ids, rows, day_number(as_of_day), run.settings.rfm.window_days)
+    days = await _latest_days(connection, workspace, stored.customer_id, run.as_of)
+    [now] = score_population(population, run.settings, run.fitted, horizon_days=run.settings.clv.horizon_days)
+    same = all(getattr(now, name) == getattr(stored, name) for name in _TOLD_BY_FIGURES)
+    return OwnFigures(population, days) if same else None
+
+
+_TOLD_BY_FIGURES = (
+    *("days_since_last_order", "order_count", "net_spend", "abc_net_spend", "clv_historical", "clv_current"),
+    *("clv_predicted", "churn_state", "lifecycle_status", "lifecycle_stage"),
+)
+"""What of a row of scores depends on the customer's orders alone."""
+
+
 def _with_share(row: ScoreRow, stored: Row[Any]) -> ScoreRow:
     """The run's cumulative share, as long as the customer's spend is the run's."""
     unchanged = row.abc_net_spend == stored.abc_net_spend
@@ -347,6 +408,19 @@ class _Context:
             recommended_action=RecommendedAction(
                 row.action, label("action", row.action, self.language) if row.action else None
             ),
+            explanation=None,
+        )
+
+    def explanation(self, row: Any, own: OwnFigures | None) -> Explanation:
+        """Why the value is what it is. ``own`` are the figures that gave the row, where they are known."""
+        return explain_scores(
+            row,
+            own,
+            settings=self.settings,
+            fitted=self.run.fitted if self.run else None,
+            as_of_day=self.workspace.local_day(self.as_of),
+            horizon_days=self.horizon_days,
+            currency=self.workspace.currency,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from app.scalars import Instant, SignedMoney
+from app.scalars import Day, Instant, SignedMoney
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,158 @@ class RecommendedAction:
 
 
 @dataclass(frozen=True, slots=True)
+class CountExplanation:
+    """Why R or F is what it is. Equal to a cut point is not above it: R falls and F rises with each one passed."""
+
+    figure: Annotated[int | None, Field(description="Null without an order that counts.", examples=[34])]
+    unit: Annotated[str, Field(description="`days` or `orders`.", examples=["days"])]
+    score: Annotated[int | None, Field(examples=[3])]
+    cut_points: Annotated[list[float], Field(description="Of the run; empty without one.", examples=[[5.0, 12.0]])]
+    next_score: Annotated[int | None, Field(description="Null where none is better.", examples=[4])]
+    distance: Annotated[
+        int | None, Field(description="Fewer days, or more orders, that give the next score.", examples=[4])
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class MoneyExplanation:
+    """Why M is what it is. Equal to a cut point is not above it."""
+
+    figure: SignedMoney | None
+    unit: Annotated[str, Field(description="The currency.", examples=["USD"])]
+    score: Annotated[int | None, Field(examples=[3])]
+    cut_points: Annotated[list[SignedMoney], Field(description="Of the run, rounded down to four decimals.")]
+    next_score: Annotated[int | None, Field(description="Null where none is better.", examples=[4])]
+    distance: Annotated[SignedMoney | None, Field(description="The least net spend more that gives the next score.")]
+
+
+@dataclass(frozen=True, slots=True)
+class RfmExplanation:
+    """The figures behind the three grades, and the way to the next better ones."""
+
+    r: CountExplanation
+    f: CountExplanation
+    m: MoneyExplanation
+
+
+@dataclass(frozen=True, slots=True)
+class AbcBand:
+    """The net spend from which on a grade is had. Among equal spends the ids decide, in their order."""
+
+    grade: Annotated[str, Field(examples=["A"])]
+    net_spend: Annotated[SignedMoney | None, Field(description="Null where nobody has the grade.")]
+
+
+@dataclass(frozen=True, slots=True)
+class AbcExplanation:
+    """The bands, and the money that is missing to the next better grade."""
+
+    net_spend: SignedMoney
+    grade: Annotated[str | None, Field(examples=["B"])]
+    boundaries: Annotated[list[AbcBand], Field(description="Of A and of B; empty without a run.")]
+    next_grade: Annotated[str | None, Field(description="Null where none is better.", examples=["A"])]
+    distance: Annotated[SignedMoney | None, Field(description="The least net spend more that gives it.")]
+
+
+@dataclass(frozen=True, slots=True)
+class TextbookFigures:
+    """The textbook's figures of a segment in the run: value = order value × orders a year × years."""
+
+    segment: Annotated[str | None, Field(description="Null: of all customers.", examples=["champions"])]
+    customers: Annotated[int, Field(examples=[120])]
+    orders: Annotated[int, Field(description="Of the last 365 days.", examples=[300])]
+    average_order_value: SignedMoney | None
+    purchase_frequency: Annotated[float, Field(description="Orders a year and customer.", examples=[2.5])]
+    lifespan_years: Annotated[float, Field(examples=[3.0])]
+    churn_share: Annotated[float | None, Field(description="1 / lifespan; null of too few to tell.", examples=[0.33])]
+
+
+@dataclass(frozen=True, slots=True)
+class ClvDriver:
+    """A figure that drives the predicted value, beside that of the customer in the middle."""
+
+    name: Annotated[str, Field(examples=["frequency"])]
+    figure: Annotated[float, Field(examples=[4.0])]
+    population_median: Annotated[float | None, Field(examples=[1.0])]
+
+
+@dataclass(frozen=True, slots=True)
+class ClvExplanation:
+    """What the predicted value stands on: the textbook's figures, or those of the predictive model."""
+
+    method: Annotated[str | None, Field(description="Null without a run.", examples=["bg_nbd"])]
+    fallback_reason: Annotated[str | None, Field(description="Why the method is not the one asked for.")]
+    basis: Annotated[str, Field(examples=["revenue"])]
+    horizon_days: Annotated[int, Field(examples=[365])]
+    textbook: Annotated[TextbookFigures | None, Field(description="Null without a run, or without an order.")]
+    frequency: Annotated[int | None, Field(description="Repeat purchase days; predictive models only.", examples=[4])]
+    recency_days: Annotated[int | None, Field(description="First to last purchase day.", examples=[120])]
+    T_days: Annotated[int | None, Field(description="First purchase day to `as_of`.", examples=[200])]
+    monetary_value: Annotated[SignedMoney | None, Field(description="Mean spend per repeat purchase day.")]
+    expected_purchase_value: Annotated[SignedMoney | None, Field(description="Of one purchase to come.")]
+    discount_rate: Annotated[float | None, Field(description="A year; predictive models only.", examples=[0.1])]
+    drivers: list[ClvDriver]
+
+
+@dataclass(frozen=True, slots=True)
+class ChurnExplanation:
+    """What gave the churn state, and when it changes without another order. Limits are of one method, others null."""
+
+    state: Annotated[str, Field(examples=["active"])]
+    method: Annotated[str, Field(description="`inactivity` or `probability`.", examples=["inactivity"])]
+    days_since_last_order: Annotated[int | None, Field(examples=[34])]
+    probability: Annotated[float | None, Field(examples=[0.12])]
+    at_risk_after_days: Annotated[int | None, Field(description="More days than these.", examples=[90])]
+    churned_after_days: Annotated[int | None, Field(description="More days than these.", examples=[180])]
+    at_risk_probability: Annotated[float | None, Field(description="From this on.", examples=[0.5])]
+    churned_probability: Annotated[float | None, Field(description="From this on.", examples=[0.9])]
+    next_state: Annotated[
+        str | None, Field(description="By inactivity; null where none follows.", examples=["at_risk"])
+    ]
+    days_until_next: Annotated[int | None, Field(examples=[57])]
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleExplanation:
+    """The rules that gave status and stage, and where the status goes without another order.
+
+    The rules of the status: `no_order`, `long_ago` (last purchase more than 180 days ago), `newcomer` (first one at
+    most 180 days ago), `came_back` (two purchase days within 365 days), `otherwise`. Those of the stage: `no_order`,
+    `churn_state` (not active), `spend_fell`, `few_purchase_days`, `young_relationship`, `spend_grew`, `steady`.
+    """
+
+    status: Annotated[str, Field(examples=["active"])]
+    status_rule: Annotated[str, Field(examples=["came_back"])]
+    next_status: Annotated[str | None, Field(description="Null where none follows.", examples=["occasional"])]
+    days_until_next: Annotated[int | None, Field(examples=[57])]
+    next_status_on: Annotated[Day | None, Field(description="The day of it.")]
+    stage: Annotated[str | None, Field(examples=["stable"])]
+    stage_rule: Annotated[str | None, Field(examples=["steady"])]
+    half_year_net_spend: Annotated[SignedMoney | None, Field(description="Of the last 180 days.")]
+    prior_half_year_net_spend: Annotated[SignedMoney | None, Field(description="Of the 180 days before.")]
+    decline_below: Annotated[SignedMoney | None, Field(description="Half-year net spend below this is a decline.")]
+    growth_above: Annotated[SignedMoney | None, Field(description="Half-year net spend above this is growth.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why each part of a value is what it is, and how far the next better one is, all else as it is."""
+
+    rfm: RfmExplanation
+    abc: AbcExplanation
+    clv: ClvExplanation
+    churn: ChurnExplanation
+    lifecycle: LifecycleExplanation
+    late_events: Annotated[
+        bool,
+        Field(
+            description="Of a cached value: events that the run did not know have changed the customer's figures, and"
+            " what it did not store is null: the figures of purchase models and half-years, and the next status."
+        ),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
 class Value:
     """What a customer is worth, and whether and why they leave, at one moment."""
 
@@ -135,3 +287,4 @@ class Value:
     churn: Churn
     lifecycle: Lifecycle
     recommended_action: RecommendedAction
+    explanation: Annotated[Explanation | None, Field(description="Of one customer, with `explain=true`; else null.")]

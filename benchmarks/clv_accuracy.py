@@ -1,9 +1,9 @@
 # ruff: noqa: N806
-"""Accuracy of the lifetime-value models on CDNOW, 39 weeks to learn and 39 to judge, beside lifetimes and pymc-marketing.
+"""Accuracy of the lifetime-value models on CDNOW, 39 weeks to learn and 39 to judge, beside its peers.
 
     python -m benchmarks.clv_accuracy [--data sample full] [--pymc-python /path/to/python] [--no-lifetimes]
 
-The purchases are those in the `lifetimes` wheel, in whole days. `auto` is given the first 39 weeks only. The log score is
+The purchases are those in the `lifetimes` wheel, in whole days. `auto` sees the first 39 weeks only. The log score is
 the mean log probability of a customer's number of purchase days in the holdout, nearer to zero is better; the other
 packages answer with means alone. Then the coverage of 90 % intervals, on the holdout and on simulated customers.
 """

@@ -25,24 +25,30 @@ from app.analytics.gamma_gamma import fit_gamma_gamma, fit_spend, purchase_value
 from app.analytics.interval import interval
 
 Columns = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
+Days = tuple[np.ndarray, np.ndarray]
 
 
-def synthetic(customers: int, seed: int = 1) -> Columns:
+def synthetic(customers: int, seed: int = 1) -> tuple[Columns, Days]:
+    """Return x, t_x, T and mean repeat spend of each customer, and customer and day (of 731) of each purchase."""
     random = np.random.default_rng(seed)
     T = random.integers(1, 731, customers) * 1.0
     rate, leaves = random.gamma(0.4, 1 / 60, customers), random.beta(0.8, 2.5, customers)
     x, t_x, now = (np.zeros(customers) for _ in range(3))
     active = np.arange(customers)
+    who, when = [active], [730 - T]
     while active.size:
         now[active] += random.exponential(1 / rate[active])
         day = np.ceil(now[active])
         active, day = active[day <= T[active]], day[day <= T[active]]
         x[active] += day > t_x[active]
         t_x[active] = day
+        who.append(active)
+        when.append(730 - T[active] + day)
         active = active[random.random(active.size) > leaves[active]]
     nu = random.gamma(4.0, 1 / 16, customers)
     monetary = np.where(x > 0, random.gamma(np.maximum(6 * x, 1e-9)) / nu / np.maximum(x, 1), 0)
-    return x, t_x, T, monetary
+    keys = np.unique(np.concatenate(who) * 1000 + np.concatenate(when).astype(np.int64))
+    return (x, t_x, T, monetary), (keys // 1000, keys % 1000)
 
 
 def timed(label: str, run: Callable[[], object], repeats: int) -> float:
@@ -87,16 +93,11 @@ def ours(columns: Columns, repeats: int) -> None:
         )
 
 
-def contest_of(columns: Columns, repeats: int) -> None:
+def contest_of(columns: Columns, days: Days, repeats: int) -> None:
     x, t_x, T, _ = columns
-    # First, a middle and the last purchase day stand in for all; the cost is in the fits and forecasts.
-    customer = np.repeat(np.arange(x.size), 3)
-    first = 730 - T
-    day = np.stack([first, first + np.floor(t_x / 2), first + t_x], axis=1).ravel().astype(np.int64)
-    unique = np.unique(customer * 1000 + day)
     timed(
         "contest on all, with cutting and refitting",
-        lambda: contest.choose(contest.cut(unique // 1000, unique % 1000, 730), x, t_x, T),
+        lambda: contest.choose(contest.cut(*days, 730), x, t_x, T),
         min(repeats, 1),
     )
 
@@ -148,10 +149,10 @@ def main() -> None:
     parser.add_argument("--no-lifetimes", action="store_true")
     parser.add_argument("--lifetimes-pareto", action="store_true", help="about ten minutes for a million customers")
     arguments = parser.parse_args()
-    columns = synthetic(arguments.customers)
+    columns, days = synthetic(arguments.customers)
     print(f"{arguments.customers} customers, {np.mean(columns[0] > 0):.1%} with a repeat purchase")
     ours(columns, arguments.repeats)
-    contest_of(columns, arguments.repeats)
+    contest_of(columns, days, arguments.repeats)
     if arguments.pymc_python:
         pymc_peer(arguments.pymc_python, columns)
     if not arguments.no_lifetimes:

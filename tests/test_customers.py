@@ -8,8 +8,6 @@ from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ingest import record_events
-from app.workspaces import authenticate
 from tests.conftest import Client, event, make_client, order
 
 
@@ -94,7 +92,9 @@ async def test_null_takes_all_attributes_away_that_were_told_before(client: Clie
 
 
 MOMENTS = [f"2025-01-0{day}T00:00:00Z" for day in (1, 2, 3)]
-PROFILES = st.dictionaries(st.sampled_from(["name", "city", "email"]), st.sampled_from([None, "x", "y", "z"])) | st.builds(
+PROFILES = st.dictionaries(
+    st.sampled_from(["name", "city", "email"]), st.sampled_from([None, "x", "y", "z"])
+) | st.builds(
     lambda attributes: {"attributes": attributes},
     st.none() | st.dictionaries(st.sampled_from("abc"), st.sampled_from([None, 1, 2.5, "x", True])),
 )
@@ -212,7 +212,9 @@ async def test_events_come_back_newest_first_in_their_normal_form(client: Client
         items=[{"sku": "s", "quantity": 2}],
     )
     await client.record(sent, told("e-2", "2025-01-02T00:00:00Z", name="N", city=None))
-    await client.record(*(event("order.cancelled", id=f"x-{n}", occurred_at="2024-01-01T00:00:00Z", order_id="o") for n in range(5)))
+    await client.record(
+        *(event("order.cancelled", id=f"x-{n}", occurred_at="2024-01-01T00:00:00Z", order_id="o") for n in range(5))
+    )
     pages = await all_pages(client, "/v1/customers/c-1/events", limit=2)
     rows = [row for page in pages for row in page]
     assert [row["id"] for row in rows] == ["e-1", "e-2", "x-4", "x-3", "x-2", "x-1", "x-0"]

@@ -178,7 +178,17 @@ HOSTILE_EVENTS = {
     "amount is the canary": order_with(amount=f'"{CANARY}"'),
     **{
         f"rate {rate}": order_with(currency='"EUR"', exchange_rate=rate)
-        for rate in ("0", "-1", "NaN", "1e18", "1000000000000000000", '"1e5"', '"0.00000000001"', '"1000000000"', "1e400")
+        for rate in (
+            "0",
+            "-1",
+            "NaN",
+            "1e18",
+            "1000000000000000000",
+            '"1e5"',
+            '"0.00000000001"',
+            '"1000000000"',
+            "1e400",
+        )
     },
     "no rate of a foreign currency": order_with(currency='"EUR"'),
     "a rate of the own currency": order_with(exchange_rate='"2"'),
@@ -205,12 +215,26 @@ HOSTILE_EVENTS = {
     "customer_id is a number": event_text(customer="1"),
     **{
         f"type {kind}": event_text(type=kind)
-        for kind in (f'"{CANARY}"', f'"order.{CANARY}"', "null", "5", '""', "[]", "{}", "NaN", SURROGATE, '"Order.Placed"')
+        for kind in (
+            f'"{CANARY}"',
+            f'"order.{CANARY}"',
+            "null",
+            "5",
+            '""',
+            "[]",
+            "{}",
+            "NaN",
+            SURROGATE,
+            '"Order.Placed"',
+        )
     },
     "no type": '{"id": "e-h", "occurred_at": "2025-01-01T00:00:00Z", "customer_id": "c-h", "data": {}}',
     "no data": '{"id": "e-h", "type": "order.placed", "occurred_at": "2025-01-01T00:00:00Z", "customer_id": "c-h"}',
     "an empty object": "{}",
-    **{f"the event is {item[:20]}": item for item in ("1", "1.5", "null", f'"{CANARY}"', "[]", "true", "NaN", nested(150))},
+    **{
+        f"the event is {item[:20]}": item
+        for item in ("1", "1.5", "null", f'"{CANARY}"', "[]", "true", "NaN", nested(150))
+    },
     "the event is nested": nested(900),
     **{
         f"data is {data[:20]}": event_text(data)
@@ -282,7 +306,9 @@ HOSTILE_EVENTS = {
             '{"amount": 1e999999999, "order_id": "o-1"}',
         )
     },
-    "a promise of the year 0": event_text('{"order_id": "o", "promised_at": "0000-01-01T00:00:00Z"}', '"order.delivered"'),
+    "a promise of the year 0": event_text(
+        '{"order_id": "o", "promised_at": "0000-01-01T00:00:00Z"}', '"order.delivered"'
+    ),
     "sent in the year 0": event_text(more=', "sent_at": "0000-01-01T00:00:00Z"'),
     "a body that is no UTF-8": order_with(channel='"BADBYTE"'),
     "a raw surrogate": order_with(channel='"BADSURROGATE"'),
@@ -473,7 +499,9 @@ HOSTILE_FIELDS = {
 }
 
 
-@pytest.mark.parametrize(("path", "place"), [(path, place) for path in HOSTILE_FIELDS for place in range(len(HOSTILE_FIELDS[path]))])
+@pytest.mark.parametrize(
+    ("path", "place"), [(path, place) for path in HOSTILE_FIELDS for place in range(len(HOSTILE_FIELDS[path]))]
+)
 async def test_a_hostile_field_is_refused(service: Service, path: str, place: int) -> None:
     answer = await service.send(JSON_ROUTES[path][0], path, {}, json.dumps(HOSTILE_FIELDS[path][place]).encode())
     check(answer)
@@ -653,7 +681,24 @@ async def test_a_hostile_path_is_refused(service: Service, path: str, hostile: s
     assert answer.status in (404, 405, 422)
 
 
-@pytest.mark.parametrize("path", ["/", "//", "/v1", "/v1/", "/v1//events", "/v1/events/", "/V1/events", f"/{CANARY}", "/%00", "/%ff", "/docs", "/redoc", "/v1/customers/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "//",
+        "/v1",
+        "/v1/",
+        "/v1//events",
+        "/v1/events/",
+        "/V1/events",
+        f"/{CANARY}",
+        "/%00",
+        "/%ff",
+        "/docs",
+        "/redoc",
+        "/v1/customers/",
+    ],
+)
 async def test_an_unknown_path_is_not_found(service: Service, path: str) -> None:
     answer = await service.send("GET", path)
     check(answer)
@@ -784,7 +829,10 @@ QUERIES = {
         "kind=%00",
         f"country={CANARY * 20}",
         "country=%00",
-        *(f"updated_since={at}" for at in (CANARY, "", "0", "2025-01-01", "0000-01-01T00:00:00Z", "%00", "290000-01-01T00:00:00Z")),
+        *(
+            f"updated_since={at}"
+            for at in (CANARY, "", "0", "2025-01-01", "0000-01-01T00:00:00Z", "%00", "290000-01-01T00:00:00Z")
+        ),
         "updated_since=0001-01-01T00:00:00%2B14:00",
     ],
     "/v1/customers/c-known/value": [
@@ -816,7 +864,10 @@ QUERIES = {
         f"churn_state={CANARY}%00",
         "segment=%00",
         "segment=" + CANARY * 50,
-        *(f"net_spend_min={amount}" for amount in ("NaN", "1e999999999", "9" * 5_000, CANARY, "1_0", "%00", "Infinity")),
+        *(
+            f"net_spend_min={amount}"
+            for amount in ("NaN", "1e999999999", "9" * 5_000, CANARY, "1_0", "%00", "Infinity")
+        ),
         "clv_total_max=1.00001",
     ],
 }
@@ -832,7 +883,10 @@ async def test_a_hostile_query_is_refused(service: Service, path: str, query: st
 
 
 @pytest.mark.usefixtures("known_customer")
-@pytest.mark.parametrize("path", [*LISTS, "/v1/customers/c-known", "/v1/customers/c-known/value", "/health/live", "/health/ready", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path",
+    [*LISTS, "/v1/customers/c-known", "/v1/customers/c-known/value", "/health/live", "/health/ready", "/openapi.json"],
+)
 @pytest.mark.parametrize(
     "query",
     [

@@ -203,9 +203,7 @@ async def test_the_good_events_of_a_batch_are_stored_and_each_bad_one_is_named(c
     ("field", "pointer"),
     [("a.b", "/data/a.b"), ("order.placed", "/data/order.placed"), ("a b", "/data"), ("x" * 65, "/data")],
 )
-async def test_an_unknown_field_is_pointed_at_where_its_name_is_plain(
-    client: Client, field: str, pointer: str
-) -> None:
+async def test_an_unknown_field_is_pointed_at_where_its_name_is_plain(client: Client, field: str, pointer: str) -> None:
     assert await codes(client, order("o-1", **{field: "1"})) == [(0, "unknown_field", pointer)]
 
 
@@ -308,7 +306,9 @@ async def test_a_refund_in_the_currency_of_its_order_counts(client: Client, name
 async def test_many_concurrent_copies_of_a_batch_are_stored_once(app: FastAPI, client: Client) -> None:
     chance = random.Random(48)
     batch = [
-        order(f"o-{number}", f"{number + 1}.25", f"2025-01-{1 + number % 28:02}T10:00:00Z", customer_id=f"c-{number % 40}")
+        order(
+            f"o-{number}", f"{number + 1}.25", f"2025-01-{1 + number % 28:02}T10:00:00Z", customer_id=f"c-{number % 40}"
+        )
         for number in range(200)
     ]
     batch += [

@@ -64,10 +64,15 @@ def every_route(app: FastAPI) -> set[tuple[str, str]]:
     return {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
 
 
-def test_every_route_has_its_scope_here(app: FastAPI) -> None:
-    known = set(ROUTES) | OPEN_ROUTES
-    # Routes of other tests: each has a scope of its own.
-    assert {route for route in every_route(app) if not route[1].startswith("/v1/imports")} <= known
+async def test_every_route_but_the_open_ones_is_opened_by_one_scope_alone(app: FastAPI, client: Client) -> None:
+    keys = {scope: await key_with(client, scope) for scope in SCOPES}
+    routes = every_route(app)
+    assert set(ROUTES) | OPEN_ROUTES - {("GET", "/openapi.json")} <= routes
+    for method, path in sorted(routes - OPEN_ROUTES):
+        assert await call(client, method, path, None) == (401, "no_key"), path
+        opened = {scope for scope, key in keys.items() if (await call(client, method, path, key))[0] != 403}
+        assert len(opened) == 1, path
+        assert ROUTES.get((method, path), *opened) in opened, path
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -200,7 +205,8 @@ async def test_only_hashes_of_keys_are_stored(engine: AsyncEngine, client: Clien
                 )
                 assert found.scalar_one() == 0, table
         hashed = await connection.execute(
-            text("SELECT count(*) FROM api_keys WHERE key_hash = :hash"), {"hash": hashlib.sha256(key.encode()).digest()}
+            text("SELECT count(*) FROM api_keys WHERE key_hash = :key_hash"),
+            {"key_hash": hashlib.sha256(key.encode()).digest()},
         )
         assert hashed.scalar_one() == 1
 

@@ -240,7 +240,7 @@ def predict_clv(
     discount_rate: float,
 ) -> NDArray[np.float64]:
     """Only the predicted value of ``value_clv``, shape (n,), NaN without a counted order."""
-    if fit.purchases is None or fit.spend is None:
+    if fit.purchases is None or fit.spend is None or not figures.has_order.any():
         values = value_textbook(fit.textbook, segment=segment, has_order=figures.has_order, horizon_days=horizon_days)
         return values.predicted
     predicted = np.full(segment.size, np.nan)
@@ -269,7 +269,7 @@ def value_clv(
     discounted, and tells neither interval nor probabilities.
     """
     size = segment.size
-    if fit.purchases is None or fit.spend is None:
+    if fit.purchases is None or fit.spend is None or not figures.has_order.any():
         values = value_textbook(fit.textbook, segment=segment, has_order=figures.has_order, horizon_days=horizon_days)
         null = np.full(size, np.nan)
         return ClvValues(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -118,6 +119,7 @@ def fit_model(name: str, frequency: ArrayLike, recency_days: ArrayLike, T_days: 
     return MODELS[name].fit(frequency, recency_days, T_days)
 
 
+@lru_cache(maxsize=256)
 def discount_steps(horizon_days: float, annual_rate: float) -> tuple[FloatArray, FloatArray]:
     """Return the ends t_j of the steps, shape (k,), and what to multiply the E(t_j) with, shape (k, 2).
 
@@ -133,6 +135,8 @@ def discount_steps(horizon_days: float, annual_rate: float) -> tuple[FloatArray,
     coefficients = np.zeros((len(ends), 2))
     coefficients[-1, 0] = 1.0
     coefficients[:, 1] = factors - np.append(factors[1:], 0.0)
+    ends.setflags(write=False)
+    coefficients.setflags(write=False)
     return ends, coefficients
 
 

@@ -47,7 +47,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
                 if int(status) >= 400:
                     response["content"] = {MEDIA_TYPE: {"schema": {"$ref": REF.format(model="Problem")}}}
                 response.setdefault("headers", {})["X-Request-Id"] = {"schema": {"type": "string"}}
-    document["components"]["schemas"] = dict(sorted(schemas.items()))
+    document["components"]["schemas"] = {name: _without_const(schema) for name, schema in sorted(schemas.items())}
     return document
 
 
@@ -56,6 +56,16 @@ def _name_event_union(schemas: dict[str, Any]) -> None:
     items = schemas["EventBatch"]["properties"]["events"]
     schemas["Event"] = {"title": "Event", **items["items"]}
     items["items"] = {"$ref": REF.format(model="Event")}
+
+
+def _without_const(schema: Any) -> Any:
+    """An enum of one, which older generators read as well."""
+    if isinstance(schema, list):
+        return [_without_const(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    rest = {name: _without_const(part) for name, part in schema.items() if name != "const"}
+    return rest | ({"enum": [schema["const"]]} if "const" in schema else {})
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from app import errors
 from app.rejections import explain
@@ -116,9 +117,16 @@ async def _validation_error(_request: Request, error: RequestValidationError) ->
     return problem_response(422, "invalid_request", fields[0].detail, fields)
 
 
-async def _http_error(_request: Request, error: HTTPException) -> JSONResponse:
+async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     status = error.status_code
-    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+    headers = {}
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        # The framework names the methods of the first route alone, but a path may have several.
+        headers["Allow"] = ", ".join(
+            method
+            for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+            if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+        )
     return problem_response(
         status,
         _CODE_OF_STATUS.get(status, "http_error"),

@@ -11,9 +11,10 @@ import json
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Row
@@ -21,15 +22,16 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.imports.mapping import ImportMapping, find_columns
+from app.imports.orders import MOST_ITEMS, Unfit, event_id, order_event
 from app.imports.progress import LISTED_BAD_ROWS
-from app.imports.reading import MOST_ITEMS, Note, Reading, RowReader, Unfit, event_id, order_event, read_event_lines
+from app.imports.reading import Line, Note, Reading, RowReader, read_event_lines
 from app.ingest import Candidate, prepare, store_candidates
 from app.rejections import Rejection
 from app.store import imports as store
 from app.store import queue
 from app.store import workspaces as workspace_store
 from app.store.engine import autocommit, is_outage
-from app.store.imports import BadRow, StagedLine
+from app.store.imports import BadRow
 from app.store.workspaces import Workspace
 
 logger = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ class Batch:
     line_of: Sequence[int] = ()
     bad: list[BadRow] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    staged: list[StagedLine] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
 
 
 async def run_import_job(engine: AsyncEngine, payload: bytes, ending: asyncio.Event) -> None:
@@ -149,7 +151,7 @@ class _Work:
                 while self._batch < len(batches):
                     self._pause()
                     is_last = self._batch == len(batches) - 1
-                    await self._commit(batches[self._batch], is_last)
+                    await self._transact(partial(self._store_batch, batch=batches[self._batch], is_last=is_last))
                     if is_last:
                         break
                     self._batch += 1
@@ -176,8 +178,7 @@ class _Work:
             events = await self._cancelled_orders(reading)
             return await asyncio.to_thread(self._batches, events, reading)
         if reader.is_staged:
-            staged = [StagedLine(self._id, *line) for line in reading.lines]
-            return [Batch(staged=staged, bad=reading.bad, counts=reading.counts)]
+            return [Batch(lines=reading.lines, bad=reading.bad, counts=reading.counts)]
         return await asyncio.to_thread(lambda: self._batches(self._order_events(reader, reading), reading))
 
     def _event_batches(self, content: bytes, first_line: int) -> list[Batch]:
@@ -251,11 +252,12 @@ class _Work:
             return rejection.detail
         return f"{self._reader.name_column(name)}: {rejection.detail}"
 
-    async def _commit(self, batch: Batch, is_last: bool) -> None:
+    async def _transact(self, step: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+        """Commit one step, tried again where the database asks for it."""
         for tries_left in reversed(range(_TRIES)):
             try:
                 async with self._engine.begin() as connection:
-                    await self._store_batch(connection, batch, is_last)
+                    await step(connection)
                 return
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) not in _RETRIED or tries_left == 0:
@@ -265,8 +267,8 @@ class _Work:
         held = await self._hold(connection)
         if (held.chunks_done, held.batches_done) != (self._chunk, self._batch):
             raise queue.Interrupted
-        if batch.staged:
-            await store.stage_lines(connection, batch.staged)
+        if batch.lines:
+            await store.stage_lines(connection, ((self._id, *line) for line in batch.lines))
         position = {"batches_done": self._batch + 1}
         if is_last:
             await store.delete_chunk(connection, self._id, self._chunk)
@@ -330,19 +332,15 @@ class _Work:
                 return
             batch = await asyncio.to_thread(self._order_batch, reader, rows)
             until: int = rows[-1].position
-            for tries_left in reversed(range(_TRIES)):
-                try:
-                    async with self._engine.begin() as connection:
-                        held = await self._hold(connection)
-                        if held.orders_done != self._orders:
-                            raise queue.Interrupted
-                        await store.delete_orders(connection, self._id, until)
-                        await self._store_events(connection, held.rejected, batch, {"orders_done": until})
-                    break
-                except DBAPIError as error:
-                    if getattr(error.orig, "sqlstate", None) not in _RETRIED or tries_left == 0:
-                        raise
+            await self._transact(partial(self._store_order_batch, batch=batch, until=until))
             self._orders = until
+
+    async def _store_order_batch(self, connection: AsyncConnection, batch: Batch, until: int) -> None:
+        held = await self._hold(connection)
+        if held.orders_done != self._orders:
+            raise queue.Interrupted
+        await store.delete_orders(connection, self._id, until)
+        await self._store_events(connection, held.rejected, batch, {"orders_done": until})
 
     def _order_batch(self, reader: RowReader, rows: Sequence[Row[Any]]) -> Batch:
         reading = Reading()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import jiter
@@ -22,7 +22,6 @@ from app.scalars import ID_PATTERN, MONEY_LIMIT, MONEY_PLACES, RATE_PLACES
 from app.store.imports import BadRow
 from app.store.workspaces import Workspace
 
-MOST_ITEMS = 1_000
 _CACHED = 50_000
 _MAX_TEXT = 100
 
@@ -83,31 +82,6 @@ class Reading:
     notes: list[Note] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-
-
-class OrderLike(Protocol):
-    """An order that events are made of: staged, or a row of its own."""
-
-    @property
-    def customer_id(self) -> str: ...
-    @property
-    def order_id(self) -> str: ...
-    @property
-    def cancels(self) -> bool: ...
-    @property
-    def occurred_at(self) -> datetime: ...
-    @property
-    def amount(self) -> Decimal: ...
-    @property
-    def cost(self) -> Decimal | None: ...
-    @property
-    def currency(self) -> str: ...
-    @property
-    def exchange_rate(self) -> Decimal | None: ...
-    @property
-    def channel(self) -> str | None: ...
-    @property
-    def campaign_id(self) -> str | None: ...
 
 
 # ---- NDJSON ---------------------------------------------------------------------------------------------------------
@@ -392,52 +366,3 @@ class RowReader:
         if places.unit_price is not None and (price := row[places.unit_price].strip()):
             item["unit_price"] = f"{self._read_number('unit_price', price).quantize(MONEY_PLACES):f}"
         return json.dumps(item) if item else None
-
-
-# ---- Events ---------------------------------------------------------------------------------------------------------
-
-
-class Unfit(Exception):
-    """An order that can't become an event."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-
-
-def order_event(order: OrderLike, mapping: ImportMapping, items: list[Any] | None = None) -> dict[str, Any] | None:
-    """The event of an order, or of what takes one back; None where that is dropped. Raises ``Unfit``."""
-    data: dict[str, Any] = {"amount": order.amount, "currency": order.currency}
-    if order.exchange_rate is not None:
-        data["exchange_rate"] = order.exchange_rate
-    if not order.cancels and order.amount >= 0:
-        optional = {"cost": order.cost, "channel": order.channel, "campaign_id": order.campaign_id, "items": items}
-        data |= {name: value for name, value in optional.items() if value is not None}
-        if order.cost is not None and order.cost < 0:
-            raise Unfit("cost_negative", "The order's cost comes to less than zero.")
-        return _event("order.placed", "order", order, data | {"order_id": order.order_id})
-    if mapping.cancellations == "drop" or order.amount == 0:
-        return None
-    if order.amount > 0:
-        raise Unfit("cancellation_not_negative", "The lines that cancel come to more than zero.")
-    data["amount"] = -order.amount
-    return _event("order.refunded", "refund" if order.cancels else "credit", order, data)
-
-
-def _event(kind: str, prefix: str, order: OrderLike, data: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "id": event_id(prefix, order.order_id),
-        "type": kind,
-        "occurred_at": order.occurred_at.isoformat(),
-        "customer_id": order.customer_id,
-        "data": data,
-    }
-
-
-def event_id(prefix: str, order_id: str) -> str:
-    """An id that the same row gives whenever it is read, of at most 128 characters."""
-    made = f"{prefix}-{order_id}"
-    if len(made) <= 128:
-        return made
-    return f"{prefix}-{hashlib.blake2b(order_id.encode(), digest_size=16).hexdigest()}"

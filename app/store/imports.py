@@ -1,8 +1,7 @@
 """Imports: what was received, what is staged, how far the work is, and the bad rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, text
@@ -28,23 +27,22 @@ _COLUMNS = (
 )
 
 
-class StagedLine(NamedTuple):
-    """A line of a file that waits until its order is complete, in the order of the table's columns."""
-
-    import_id: str
-    line: int
-    customer_id: str
-    order_id: str
-    cancels: bool
-    occurred_at: datetime
-    amount: Decimal
-    cost: Decimal | None
-    currency: str
-    exchange_rate: Decimal | None
-    channel: str | None
-    campaign_id: str | None
-    item: str | None
-    fingerprint: bytes | None
+STAGED_COLUMNS = (
+    "import_id",
+    "line",
+    "customer_id",
+    "order_id",
+    "cancels",
+    "occurred_at",
+    "amount",
+    "cost",
+    "currency",
+    "exchange_rate",
+    "channel",
+    "campaign_id",
+    "item",
+    "fingerprint",
+)
 
 
 class BadRow(NamedTuple):
@@ -271,9 +269,10 @@ async def insert_bad_rows(connection: AsyncConnection, import_id: str, number: i
     )
 
 
-async def stage_lines(connection: AsyncConnection, lines: Sequence[StagedLine]) -> None:
+async def stage_lines(connection: AsyncConnection, lines: Iterable[tuple[Any, ...]]) -> None:
+    """Keep lines, of ``STAGED_COLUMNS``, until their orders are complete."""
     driver = await driver_connection(connection)
-    await driver.copy_records_to_table("import_lines", records=lines, columns=StagedLine._fields)
+    await driver.copy_records_to_table("import_lines", records=lines, columns=STAGED_COLUMNS)
 
 
 async def drop_repeated_lines(connection: AsyncConnection, import_id: str) -> int:
@@ -312,12 +311,10 @@ async def sum_lines(connection: AsyncConnection, import_id: str, *, items: bool,
     """
     # Enough for the lines of a large shop; beyond, PostgreSQL sorts on disk.
     await connection.execute(text("SET LOCAL work_mem = '64MB'"))
-    listed = (
-        f"'[' || array_to_string((array_agg(item ORDER BY line) FILTER (WHERE item IS NOT NULL))[1\\:{most_items}], ',')"
-        " || ']'"
-        if items
-        else "CAST(NULL AS text)"
-    )
+    listed = "CAST(NULL AS text)"
+    if items:
+        first_items = f"(array_agg(item ORDER BY line) FILTER (WHERE item IS NOT NULL))[1\\:{most_items}]"
+        listed = f"'[' || array_to_string({first_items}, ',') || ']'"
     result = await connection.execute(
         text(
             "INSERT INTO import_orders (import_id, position, first_line, line_count, customer_id, order_id, cancels,"

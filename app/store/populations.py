@@ -14,7 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.analytics.population import TotalTooLarge
 from app.analytics.summary import YEAR_DAYS
 from app.store.engine import driver_connection
-from app.store.figures import FIGURE_COLUMNS, FIGURES_OF_CUSTOMER_RANGE, FIGURES_OF_CUSTOMERS, LIVE_FIGURES, days_sql
+from app.store.figures import (
+    FIGURE_COLUMNS,
+    FIGURES_OF_CUSTOMER_RANGE,
+    FIGURES_OF_CUSTOMERS,
+    LIVE_FIGURES,
+    counted_sql,
+    days_sql,
+)
 
 CUSTOMERS_A_PIECE = 50_000
 _DIALECT: Any = dialect.dialect()  # type: ignore[no-untyped-call]
@@ -138,6 +145,20 @@ async def read_purchase_days(
     """Every purchase day of the customers of a range of ids, by customer and day: as many as their figures count."""
     values = {"workspace_id": workspace_id, "as_of": as_of, "after": after, "until": until}
     return (await _copy_integers(connection, _PURCHASE_DAYS, values, ("day",)))["day"]
+
+
+_LATEST_DAYS = text(f"""
+WITH {counted_sql("customer_id = :customer_id")}
+SELECT DISTINCT local_day FROM counted ORDER BY local_day DESC LIMIT :limit
+""")
+
+
+async def latest_purchase_days(
+    connection: AsyncConnection, workspace_id: int, customer_id: str, as_of: datetime, limit: int
+) -> list[date]:
+    """A customer's last purchase days at ``as_of``, the latest first."""
+    values = {"workspace_id": workspace_id, "customer_id": customer_id, "as_of": as_of, "limit": limit}
+    return list((await connection.execute(_LATEST_DAYS, values)).scalars())
 
 
 async def _copy_integers(

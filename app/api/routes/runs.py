@@ -66,7 +66,7 @@ class RunPage(BaseModel):
 class Settings(BaseModel):
     """How the workspace's customers are scored."""
 
-    version: Annotated[int, Field(description="Grows with every change.")]
+    version: Annotated[int, Field(description="Grows with every change.", examples=[3])]
     rfm: RfmPart
     abc: AbcPart
     clv: ClvPart

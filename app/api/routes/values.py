@@ -46,7 +46,12 @@ class Moment(BaseModel):
     run_id: Annotated[Id | None, Field(description="The run to stand on; the latest, if left out.")] = None
 
 
-MomentQuery = Annotated[Moment, Query()]
+class ExplainedMoment(Moment):
+    """The same, and whether to say why."""
+
+    explain: Annotated[
+        bool, Field(description="Tell why each part is what it is, and how far the next better one is.")
+    ] = False
 
 
 async def _value(
@@ -54,8 +59,32 @@ async def _value(
     engine: Engine,
     fits: FitCache,
     customer_id: CustomerId,
-    moment: MomentQuery,
+    moment: Annotated[Moment, Query()],
     language: AcceptedLanguage,
+) -> Value:
+    return await _read_value(holder, engine, fits, customer_id, moment, language, explain=False)
+
+
+async def _explained_value(
+    holder: ScoresReader,
+    engine: Engine,
+    fits: FitCache,
+    customer_id: CustomerId,
+    moment: Annotated[ExplainedMoment, Query()],
+    language: AcceptedLanguage,
+) -> Value:
+    return await _read_value(holder, engine, fits, customer_id, moment, language, explain=moment.explain)
+
+
+async def _read_value(
+    holder: ScoresReader,
+    engine: Engine,
+    fits: Fits,
+    customer_id: str,
+    moment: Moment,
+    language: AcceptedLanguage,
+    *,
+    explain: bool,
 ) -> Value:
     if moment.source == "live":
         return await live.live_value(
@@ -63,20 +92,23 @@ async def _value(
             fits,
             holder.workspace,
             customer_id,
-            _bounded(moment.as_of) or datetime.now(UTC),
+            bounded(moment.as_of) or datetime.now(UTC),
             horizon_days=moment.horizon_days,
             run_name=moment.run_id,
             language=language,
+            explain=explain,
         )
     for name in ("as_of", "horizon_days"):
         if getattr(moment, name) is not None:
             raise InvalidRequest(
                 f"{name} needs source=live: a stored value is of its run's moment and horizon.", pointer=name
             )
-    return await live.cached_value(engine, fits, holder.workspace, customer_id, moment.run_id, language)
+    return await live.cached_value(
+        engine, fits, holder.workspace, customer_id, moment.run_id, language, explain=explain
+    )
 
 
-def _bounded(as_of: datetime | None) -> datetime | None:
+def bounded(as_of: datetime | None) -> datetime | None:
     if as_of is not None and not 1970 <= as_of.year <= 2999:
         raise InvalidRequest("as_of must be from 1970 to 2999.", pointer="as_of")
     return as_of
@@ -92,7 +124,7 @@ _RESPONSES = responses(404, 409, 410)
     response_model=Value,
     responses=_RESPONSES,
 )
-async def get_customer_value(value: CustomerValue) -> Value:
+async def get_customer_value(value: Annotated[Value, Depends(_explained_value)]) -> Value:
     """Everything at one moment."""
     return value
 
@@ -168,7 +200,7 @@ async def query_values(
         fits,
         holder.workspace,
         body.customer_ids,
-        _bounded(body.as_of) or datetime.now(UTC),
+        bounded(body.as_of) or datetime.now(UTC),
         horizon_days=body.horizon_days,
         language=language,
     )

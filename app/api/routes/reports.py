@@ -1,0 +1,73 @@
+"""Views of a whole workspace, with what a chart needs."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from app import reports
+from app.api.dependencies import Engine, ScoresReader
+from app.api.problems import responses
+from app.api.routes.values import bounded
+from app.reports import AbcReport, Overview, RfmReport, TransitionsReport
+from app.scalars import Id, Instant
+
+router = APIRouter(tags=["reports"])
+
+ReportRun = Annotated[Id | None, Query(description="The run to report on; the latest, if left out.")]
+
+
+@router.get(
+    "/v1/reports/rfm",
+    summary="RFM grid and segments",
+    response_model=RfmReport,
+    responses=responses(404, 409, 410),
+)
+async def get_rfm_report(holder: ScoresReader, engine: Engine, run_id: ReportRun = None) -> RfmReport:
+    """Customers and money by R and F, and by segment, as a run scored them. 410 when its scores are no longer kept."""
+    return await reports.rfm_report(engine, holder.workspace, run_id)
+
+
+@router.get(
+    "/v1/reports/abc",
+    summary="ABC grades and Pareto curve",
+    response_model=AbcReport,
+    responses=responses(404, 409),
+)
+async def get_abc_report(holder: ScoresReader, engine: Engine, run_id: ReportRun = None) -> AbcReport:
+    """How few customers bring how much of the money, as a run found it. Kept for all runs."""
+    return await reports.abc_report(engine, holder.workspace, run_id)
+
+
+@router.get(
+    "/v1/reports/overview",
+    summary="Customers and orders by month",
+    response_model=Overview,
+    responses=responses(),
+)
+async def get_overview_report(
+    holder: ScoresReader,
+    engine: Engine,
+    as_of: Annotated[Instant | None, Query(description="The moment to speak of; now, if left out.")] = None,
+    months: Annotated[
+        int, Query(ge=1, le=reports.MOST_MONTHS, description="Calendar months, that of `as_of` being the last.")
+    ] = 24,
+) -> Overview:
+    """From the orders themselves, at any moment. No run is needed."""
+    return await reports.overview_report(engine, holder.workspace, bounded(as_of) or datetime.now(UTC), months)
+
+
+@router.get(
+    "/v1/reports/transitions",
+    summary="Moves between two runs",
+    response_model=TransitionsReport,
+    responses=responses(404, 409),
+)
+async def get_transitions_report(
+    holder: ScoresReader,
+    engine: Engine,
+    from_run: Annotated[Id | None, Query(description="The run before `to_run`, if left out.")] = None,
+    to_run: Annotated[Id | None, Query(description="The latest run, if left out.")] = None,
+) -> TransitionsReport:
+    """Segment to segment, grade to grade, churn state to churn state, and the money at stake. Any two runs will do."""
+    return await reports.transitions_report(engine, holder.workspace, from_run, to_run)

@@ -1,0 +1,74 @@
+"""A stream is cut between records, wherever its pieces end."""
+
+import csv
+import io
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import MalformedBody
+from app.imports import cutting
+from app.imports.cutting import Chunk, RecordCutter
+
+cell = st.text(st.sampled_from('ab ",;\n\r'), max_size=6)
+table = st.lists(st.lists(cell, min_size=2, max_size=3), min_size=1, max_size=12)
+
+
+def cut(cutter: RecordCutter, content: bytes, piece_bytes: int) -> list[Chunk]:
+    pieces = (content[start : start + piece_bytes] for start in range(0, len(content), piece_bytes))
+    chunks = [cutter.feed(piece) for piece in pieces] + [cutter.finish()]
+    return [chunk for chunk in chunks if chunk is not None]
+
+
+def feed_all(cutter: RecordCutter, pieces: list[bytes]) -> None:
+    for piece in pieces:
+        cutter.feed(piece)
+
+
+def rows(content: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(content.decode(), newline="\n")))
+
+
+@given(table=table, piece_bytes=st.integers(1, 40), chunk_bytes=st.integers(1, 60))
+def test_chunks_hold_the_records_of_the_whole(table: list[list[str]], piece_bytes: int, chunk_bytes: int) -> None:
+    written = io.StringIO()
+    csv.writer(written).writerows(table)
+    content = written.getvalue().encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cutting, "CHUNK_BYTES", chunk_bytes)
+        chunks = cut(RecordCutter(","), content, piece_bytes)
+    assert b"".join(chunk.content for chunk in chunks) == content
+    assert list(itertools.chain.from_iterable(rows(chunk.content) for chunk in chunks)) == rows(content)
+    line = 1
+    for chunk in chunks:
+        assert chunk.first_line == line
+        line += chunk.content.count(b"\n")
+
+
+def test_a_quote_within_a_field_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "CHUNK_BYTES", 8)
+    content = b'a,5" pipe\nb,"6"" pipe"\nc,7" pipe"\nd,8\n'
+    chunks = cut(RecordCutter(","), content, 5)
+    assert len(chunks) > 1
+    assert [row for chunk in chunks for row in rows(chunk.content)] == rows(content)
+    assert len(rows(content)) == 4
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_quote_that_is_never_closed_is_told_by_its_line(end: bytes) -> None:
+    with pytest.raises(MalformedBody, match=r"^Line 3: the record that begins here has a quote") as refused:
+        cut(RecordCutter(","), b'a,b\n1,"two\n\n'.replace(b'"two\n', b"2") + b'3,"four\n5,6' + end, 1_000)
+    assert refused.value.code == "malformed_csv"
+
+
+def test_a_record_without_end_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(cutting, "MAX_RECORD_BYTES", 50)
+    for delimiter, code in ((",", "malformed_csv"), (None, "line_too_long")):
+        cutter = RecordCutter(delimiter)
+        with pytest.raises(MalformedBody, match="Line 2") as refused:
+            feed_all(cutter, [b"a,b\n", b'1,"', *[b"x" * 10] * 1_000])
+        assert refused.value.code == code
+        assert cutter.received_bytes < 250
