@@ -10,7 +10,20 @@ from fastapi.routing import APIRoute
 from app.api import problems
 from app.api.middleware import RequestMiddleware
 from app.api.openapi import customise_openapi
-from app.api.routes import churn_labels, customers, events, health, imports, reports, runs, values, workspaces
+from app.api.routes import (
+    churn_labels,
+    customers,
+    events,
+    health,
+    imports,
+    report_churn,
+    report_clv,
+    report_satisfaction,
+    reports,
+    runs,
+    values,
+    workspaces,
+)
 from app.live import Fits
 from app.migrate import head_revision
 from app.settings import Settings
@@ -54,7 +67,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.engine = (
         create_engine(settings.database_url, pool_size=settings.pool_size) if settings.database_url else None
     )
-    for module in (health, events, imports, customers, churn_labels, values, runs, reports, workspaces):
+    for module in (
+        health,
+        events,
+        imports,
+        customers,
+        churn_labels,
+        values,
+        runs,
+        reports,
+        report_clv,
+        report_churn,
+        report_satisfaction,
+        workspaces,
+    ):
         app.include_router(module.router)
     problems.install(app)
     customise_openapi(app)

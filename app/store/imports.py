@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.store.engine import driver_connection
+from app.store.engine import driver_connection, translated_errors
 from app.store.tables import PLACED
 
 COUNTS = (
@@ -272,7 +272,8 @@ async def insert_bad_rows(connection: AsyncConnection, import_id: str, number: i
 async def stage_lines(connection: AsyncConnection, lines: Iterable[tuple[Any, ...]]) -> None:
     """Keep lines, of ``STAGED_COLUMNS``, until their orders are complete."""
     driver = await driver_connection(connection)
-    await driver.copy_records_to_table("import_lines", records=lines, columns=STAGED_COLUMNS)
+    with translated_errors():
+        await driver.copy_records_to_table("import_lines", records=lines, columns=STAGED_COLUMNS)
 
 
 async def drop_repeated_lines(connection: AsyncConnection, import_id: str) -> int:

@@ -232,9 +232,7 @@ async def count_complaints(
     One row is of all complaints, ``overall``; the others are of months that begin at ``since`` or later.
     """
     return (
-        await connection.execute(
-            text(_COMPLAINTS), {"workspace_id": workspace_id, "as_of": as_of, "since": since}
-        )
+        await connection.execute(text(_COMPLAINTS), {"workspace_id": workspace_id, "as_of": as_of, "since": since})
     ).all()
 
 
@@ -292,12 +290,14 @@ async def count_deliveries(
     ).all()
 
 
-async def first_event_at(connection: AsyncConnection, workspace_id: int) -> datetime | None:
-    """When the first event of the workspace happened."""
-    found: datetime | None = (
+async def event_span(connection: AsyncConnection, workspace_id: int) -> Row[Any]:
+    """When the first and the last event of the workspace happened; nulls without any."""
+    return (
         await connection.execute(
-            text("SELECT min(first_event_at) FROM customer_summary WHERE workspace_id = :workspace_id"),
+            text(
+                "SELECT min(first_event_at) AS first, max(last_event_at) AS last FROM customer_summary"
+                " WHERE workspace_id = :workspace_id"
+            ),
             {"workspace_id": workspace_id},
         )
-    ).scalar_one()
-    return found
+    ).one()
