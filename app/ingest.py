@@ -34,6 +34,7 @@ from app.scalars import MONEY_LIMIT, MONEY_PLACES
 from app.store import customers as customer_store
 from app.store import events as event_store
 from app.store.customers import SummaryChanges
+from app.store.engine import plan_anew
 from app.store.events import EventRow
 from app.store.workspaces import Workspace
 
@@ -229,6 +230,7 @@ async def store_candidates(
     connection: AsyncConnection, workspace: Workspace, candidates: Sequence[Candidate], received_at: datetime
 ) -> Receipt:
     """The transaction's body: lock, look, decide, write."""
+    await plan_anew(connection)
     customer_ids = sorted({candidate.row.customer_id for candidate in candidates})
     locked = await customer_store.lock_customers(connection, workspace.id, customer_ids, received_at)
     known_events, known_orders = await _find_known(connection, workspace, candidates, locked)

@@ -398,7 +398,7 @@ def _textbook(fit: TextbookFit, horizon_days: int, language: Language) -> list[T
 
 
 def _money(amount: float) -> Decimal:
-    """Currency units to four decimals. By the float's shortest form, so that a large exact amount comes back as it was."""
+    """Currency units to four decimals, by the float's shortest form: a large exact amount comes back as it was."""
     return Decimal(repr(amount)).quantize(_PLACES, ROUND_HALF_EVEN)
 
 

@@ -77,7 +77,9 @@ class Settings(BaseModel):
 class SettingsChange(BaseModel):
     """Fields left out stay as they are."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"rfm": {"k": 3}, "runs": {"every_hours": 24}}]}
+    )
 
     rfm: dict[str, Any] = {}
     abc: dict[str, Any] = {}

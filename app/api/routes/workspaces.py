@@ -29,8 +29,8 @@ class WorkspaceRequest(BaseModel):
 class WorkspaceCreated(BaseModel):
     """The new workspace's first key, with all scopes but `operator`. It is shown this once."""
 
-    id: str
-    key: str
+    id: Annotated[str, Field(examples=["acme"])]
+    key: Annotated[str, Field(examples=["prn_…"])]
 
 
 class KeyRequest(BaseModel):
@@ -42,14 +42,14 @@ class KeyRequest(BaseModel):
 class KeyCreated(BaseModel):
     """A key, shown this once."""
 
-    id: str
-    key: str
-    scopes: list[str]
+    id: Annotated[str, Field(examples=["key_5f0c2a9b4e1d7c36"])]
+    key: Annotated[str, Field(examples=["prn_…"])]
+    scopes: Annotated[list[str], Field(examples=[["events:write"]])]
 
 
 class Key(BaseModel):
-    id: str
-    scopes: list[str]
+    id: Annotated[str, Field(examples=["key_5f0c2a9b4e1d7c36"])]
+    scopes: Annotated[list[str], Field(examples=[["events:write"]])]
     created_at: Instant
 
 
