@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import TextClause
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.analytics.summary import Summary, summarise
@@ -89,3 +89,17 @@ async def test_live_figures_equal_the_reference_from_the_latest_order_event_on(e
             row |= {"window_order_count": row["order_count"], "window_net_spend": row["net_spend"]}
         figures = {name: row[name] for name in LIFETIME_COLUMNS} | {name: row[name] or 0 for name in PERIOD_COLUMNS}
         assert figures == expected_figures(history, customer_id, window_days), customer_id
+
+
+async def test_adjustments_are_joined_without_a_nested_loop_whatever_the_statistics(engine: AsyncEngine) -> None:
+    workspace, _ = await make_workspace(engine)
+    values = {
+        "workspace_id": workspace.id,
+        "customer_ids": ["c-1"],
+        "as_of": datetime(2025, 1, 1, tzinfo=UTC),
+        "as_of_day": date(2025, 1, 1),
+        "window_days": None,
+    }
+    async with engine.connect() as connection:
+        plan = await connection.execute(text(f"EXPLAIN {FIGURES_OF_CUSTOMERS.text}"), values)
+        assert "Full Join" in "\n".join(plan.scalars())

@@ -48,7 +48,7 @@ async def call(client: Client, method: str, path: str, key: str | None) -> tuple
     """Status and code, with an empty object where a body is looked for."""
     headers = {"Authorization": "" if key is None else f"Bearer {key}"}
     target = re.sub(r"\{\w+\}", "nobody", path)
-    body = {} if method in ("POST", "PATCH") else None
+    body: dict[str, str] | None = {} if method in ("POST", "PATCH") else None
     response = await client.http.request(method, target, headers=headers, json=body)
     return response.status_code, response.json().get("code") if response.content else None
 

@@ -111,6 +111,8 @@ async def test_reasons_by_month_equal_a_count_by_hand(app: FastAPI, engine: Asyn
     sent += [
         event("competitor.chosen", "price", "2025-07-01T03:59:59Z", reason="price"),
         event("competitor.chosen", "price", "2025-07-01T04:00:00Z", reason="price"),
+        # This speaks against a type, and so is no reason.
+        event("survey.answered", "ignored", "2025-07-02T00:00:00Z", kind="csat", score=5),
         event("competitor.mentioned", "late", "2024-03-01T00:00:00Z"),
         event("payment.failed", "angry", "2026-02-01T00:00:00Z"),
         event("complaint.opened", "buyer", "2025-12-20T00:00:00Z", complaint_id="k"),

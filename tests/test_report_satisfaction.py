@@ -54,6 +54,10 @@ def happenings(seed: int) -> list[dict[str, Any]]:
                 if chance.random() < 0.8:
                     promise["promised_at"] = (moment() if chance.random() < 0.5 else _near(at, chance)).isoformat()
                 sent.append(event("order.delivered", customer, at, order_id="o-1", **promise))
+    # At one moment an opening comes before a resolution.
+    at = "2025-02-01T12:00:00Z"
+    for kind in ("complaint.resolved", "complaint.opened"):
+        sent.append(event(kind, CUSTOMERS[0], at, complaint_id="at-once"))
     return [*sent, event("customer.created", CUSTOMERS[-1], "2024-10-01T00:00:00Z")]
 
 

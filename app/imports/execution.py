@@ -135,7 +135,7 @@ class _Work:
             await store.succeed_import(connection, self._id, datetime.now(UTC))
 
     def _pause(self) -> None:
-        """A safe point: all that was read is committed, or waits."""
+        """A safe point, after a step: all that was read is committed, or waits."""
         if self._ending.is_set():
             raise queue.Interrupted
 
@@ -149,12 +149,10 @@ class _Work:
                 batches = await upcoming
                 upcoming = asyncio.ensure_future(self._read_chunk(self._chunk + 1))
                 while self._batch < len(batches):
-                    self._pause()
                     is_last = self._batch == len(batches) - 1
                     await self._transact(partial(self._store_batch, batch=batches[self._batch], is_last=is_last))
-                    if is_last:
-                        break
                     self._batch += 1
+                    self._pause()
                 self._chunk += 1
                 self._batch = 0
         finally:
@@ -302,7 +300,6 @@ class _Work:
     async def _sum_lines(self, reader: RowReader) -> None:
         if self._order_count is not None:
             return
-        self._pause()
         mapping = reader.mapping
         async with self._engine.begin() as connection:
             held = await self._hold(connection)
@@ -321,11 +318,11 @@ class _Work:
                 {"dropped_duplicate_lines": dropped},
                 datetime.now(UTC),
             )
+        self._pause()
 
     async def _store_orders(self, reader: RowReader) -> None:
         """Orders come a customer's together and in the order of time: few customers a batch, and sums that add up."""
         while True:
-            self._pause()
             async with autocommit(self._engine).connect() as connection:
                 rows = await store.list_orders(connection, self._id, self._orders, BATCH_ORDERS)
             if not rows:
@@ -334,6 +331,7 @@ class _Work:
             until: int = rows[-1].position
             await self._transact(partial(self._store_order_batch, batch=batch, until=until))
             self._orders = until
+            self._pause()
 
     async def _store_order_batch(self, connection: AsyncConnection, batch: Batch, until: int) -> None:
         held = await self._hold(connection)

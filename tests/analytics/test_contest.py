@@ -16,7 +16,7 @@ HORIZON = float(HOLDOUT_END - CALIBRATION_END)
 
 
 def test_cut_counts_what_was_known_and_what_followed() -> None:
-    # Customer 0 buys on days 0, 10, 40 and 41, customer 1 on day 36, the origin itself, customer 2 on day 70, after all is known.
+    # Customer 0 buys on days 0, 10, 40 and 41, customer 1 on day 36, the origin itself, customer 2 on day 70, too late.
     customer, day = np.array([0, 2, 0, 0, 1, 0]), np.array([10, 70, 0, 40, 36, 41])
     (split,) = contest.cut(customer, day, 60, origins=[0.6])
     assert split.holdout_days == 24
