@@ -252,13 +252,7 @@ def _interaction(kind: EventKind) -> type[InteractionEvent]:
 INTERACTIONS = tuple(_interaction(kind) for kind in CATALOGUE if kind.name != "order.delivered")
 
 Event = (
-    CustomerCreated
-    | CustomerUpdated
-    | OrderPlaced
-    | OrderCancelled
-    | OrderRefunded
-    | OrderDelivered
-    | InteractionEvent
+    CustomerCreated | CustomerUpdated | OrderPlaced | OrderCancelled | OrderRefunded | OrderDelivered | InteractionEvent
 )
 
 EVENT_CLASSES: tuple[type[BaseEvent], ...] = (

@@ -13,7 +13,7 @@ from typing import Any
 
 from app.analytics import explain
 from app.analytics.churn import STATES
-from app.analytics.clv import mean_purchase_value
+from app.analytics.clv import ClvFit, drivers, mean_purchase_value
 from app.analytics.lifecycle import DEFAULT_LIMITS, OCCASIONAL, STAGES, STATUS_ACTIVE, STATUSES
 from app.analytics.pareto import AbcFit
 from app.analytics.rfm import RfmFit
@@ -24,6 +24,7 @@ from app.value import (
     AbcBand,
     AbcExplanation,
     ChurnExplanation,
+    ClvDriver,
     ClvExplanation,
     CountExplanation,
     Explanation,
@@ -139,10 +140,13 @@ def _clv(
     has_order = row.days_since_last_order is not None
     predictive = fit is not None and fit.purchases is not None
     frequency = recency = age = value = None
-    if predictive and own and has_order:
+    driven: list[ClvDriver] = []
+    if fit and fit.purchases and own and has_order:
         arrays = own.population.arrays
         frequency, recency, age = int(arrays.frequency[0]), int(arrays.recency_days[0]), int(arrays.T_days[0])
-        value = _rounded(float(mean_purchase_value(arrays, settings.clv.basis)[0]))
+        mean = float(mean_purchase_value(arrays, settings.clv.basis)[0])
+        value = _rounded(mean)
+        driven = _drivers(fit, frequency, recency, age, mean, horizon_days, settings.clv.discount_rate)
     return ClvExplanation(
         method=fit.model if fit else None,
         fallback_reason=fit.fallback_reason if fit else None,
@@ -155,8 +159,31 @@ def _clv(
         monetary_value=value,
         expected_purchase_value=row.expected_purchase_value,
         discount_rate=settings.clv.discount_rate if predictive else None,
-        drivers=[],
+        drivers=driven,
     )
+
+
+def _drivers(
+    fit: ClvFit, frequency: int, recency: int, age: int, mean: float, horizon_days: int, discount_rate: float
+) -> list[ClvDriver]:
+    found = drivers(
+        fit,
+        frequency=frequency,
+        recency_days=recency,
+        T_days=age,
+        monetary_value=mean,
+        horizon_days=horizon_days,
+        discount_rate=discount_rate,
+    )
+    return [
+        ClvDriver(
+            driver.name,
+            driver.figure,
+            driver.population_median,
+            None if driver.predicted_at_median is None else _rounded(driver.predicted_at_median),
+        )
+        for driver in found
+    ]
 
 
 def _textbook(row: Any, fit: TextbookFit) -> TextbookFigures:

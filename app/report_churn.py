@@ -142,7 +142,7 @@ class ChurnProbabilities:
     expected_churned_share: Annotated[float, Field(description="The mean probability.", examples=[0.44])]
     deciles: Annotated[
         list[ChurnProbabilityGroup],
-        Field(description="By rising probability. Equal ones stay together, so there may be fewer than ten."),
+        Field(description="Parted at its deciles. Equal ones stay together, so there may be fewer than ten."),
     ]
 
 

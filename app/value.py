@@ -193,7 +193,11 @@ class ClvDriver:
 
     name: Annotated[str, Field(examples=["frequency"])]
     figure: Annotated[float, Field(examples=[4.0])]
-    population_median: Annotated[float | None, Field(examples=[1.0])]
+    population_median: Annotated[float, Field(examples=[1.0])]
+    predicted_at_median: Annotated[
+        SignedMoney | None,
+        Field(description="What would be predicted with this one figure that of the middle; null where none has such."),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,3 +111,20 @@ async def test_margins_below_zero_are_valued_and_bounded(client: Client, engine:
     for clv in losing:
         assert float(clv["historical"]) < 0
         assert float(clv["interval"]["low"]) <= float(clv["interval"]["high"]) <= 0
+
+
+async def test_an_explanation_tells_what_drove_the_predicted_value(cdnow: Client, engine: AsyncEngine) -> None:
+    await run(cdnow, engine, as_of=CALIBRATION_END, settings={"clv": {"model": "bg_nbd"}})
+    page = await cdnow.get("/v1/values", sort="churn_probability", limit=1)
+    keen = page["data"][0]["customer_id"]
+    value = await cdnow.get(f"/v1/customers/{keen}/value", source="cached", explain="true")
+    predicted = float(value["clv"]["predicted"])
+    driven = {driver["name"]: driver for driver in value["explanation"]["clv"]["drivers"]}
+    assert set(driven) == {"frequency", "days_since_last_order", "T_days", "monetary_value"}
+    # This customer bought more often, and lately: with the figures of the middle they would be worth less.
+    frequency, silence = driven["frequency"], driven["days_since_last_order"]
+    assert frequency["figure"] > frequency["population_median"]
+    assert float(frequency["predicted_at_median"]) < predicted
+    assert silence["figure"] < silence["population_median"]
+    if silence["predicted_at_median"] is not None:
+        assert float(silence["predicted_at_median"]) < predicted

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -186,11 +187,11 @@ async def test_probabilities_and_their_calibration_are_told(client: Client, engi
     told = report["probability"]
     assert told["customers"] == len(probabilities) == 150
     assert told["expected_churned_share"] == pytest.approx(sum(probabilities) / 150)
+    edges = np.quantile(probabilities, [number / 10 for number in range(1, 10)])
     deciles: dict[int, list[float]] = defaultdict(list)
     for probability in probabilities:
-        below = sum(other < probability for other in probabilities)
-        middle = below + probabilities.count(probability) / 2
-        deciles[min(int(middle * 10 / 150), 9)].append(probability)
+        deciles[sum(edge <= probability for edge in edges.tolist())].append(probability)
+    assert len(deciles) == 10
     assert [group["customers"] for group in told["deciles"]] == [len(of) for _, of in sorted(deciles.items())]
     for group, (_, of) in zip(told["deciles"], sorted(deciles.items()), strict=True):
         assert (group["low"], group["high"]) == (of[0], of[-1])

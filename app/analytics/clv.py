@@ -44,6 +44,8 @@ class ClvFit:
     spread : where margins are negative, the model of revenue, whose spread the interval takes in proportion.
     contest : the record of the contest, where the model was chosen by one.
     calibration : how the model, fitted to an earlier part of the time, forecast the rest; see ``backtest``.
+    medians : of the population's ``frequency``, ``days_since_last_order``, ``T_days`` and, among those who bought
+        again, ``monetary_value``; see ``drivers``.
     fallback_reason, fallback_detail : why the textbook serves though a predictive model was asked for.
     """
 
@@ -55,6 +57,7 @@ class ClvFit:
     spread: FittedSpend | None = None
     contest: Mapping[str, Any] | None = None
     calibration: Mapping[str, Any] | None = None
+    medians: Mapping[str, float] | None = None
     fallback_reason: str | None = None
     fallback_detail: str | None = None
 
@@ -80,6 +83,7 @@ class ClvFit:
             "spread": self.spread.to_dict() if self.spread else None,
             "contest": dict(self.contest) if self.contest else None,
             "calibration": dict(self.calibration) if self.calibration else None,
+            "medians": dict(self.medians) if self.medians else None,
             "textbook": self.textbook.to_dict(),
         }
 
@@ -94,6 +98,7 @@ class ClvFit:
             spread=FittedSpend.from_dict(stored["spread"]) if stored["spread"] else None,
             contest=stored["contest"],
             calibration=stored["calibration"],
+            medians=stored["medians"],
             fallback_reason=stored["fallback_reason"],
             fallback_detail=stored["fallback_detail"],
         )
@@ -188,7 +193,13 @@ def fit_clv(
             spend = fit_spend(x, worth)
     except FitError as refusal:
         return ClvFit(basis, customers, textbook, fallback_reason=refusal.code, fallback_detail=refusal.reason)
-    return ClvFit(basis, customers, textbook, purchases, spend, spread, record, backtest(purchases, splits))
+    medians = {
+        "frequency": float(np.median(x)),
+        "days_since_last_order": float(np.median(T - t_x)),
+        "T_days": float(np.median(T)),
+        "monetary_value": float(np.median(worth[x > 0])),
+    }
+    return ClvFit(basis, customers, textbook, purchases, spend, spread, record, backtest(purchases, splits), medians)
 
 
 def backtest(fitted: FittedModel, splits: Sequence[contests.Split]) -> dict[str, Any] | None:
@@ -229,6 +240,55 @@ def backtest(fitted: FittedModel, splits: Sequence[contests.Split]) -> dict[str,
         "deciles": [asdict(group) for group in calibration(forecast, split.purchases)],
         "churn_deciles": [asdict(group) for group in calibration(silent, bought_nothing)],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A figure of a customer beside that of the customer in the middle, and what it does to the predicted value.
+
+    ``predicted_at_median`` is the customer's predicted value with this one figure that of the middle and the others
+    their own; None where no customer could have such figures.
+    """
+
+    name: str
+    figure: float
+    population_median: float
+    predicted_at_median: float | None
+
+
+def drivers(
+    fit: ClvFit,
+    *,
+    frequency: float,
+    recency_days: float,
+    T_days: float,
+    monetary_value: float,
+    horizon_days: int,
+    discount_rate: float,
+) -> list[Driver]:
+    """What drove one customer's predicted value, figure by figure; empty where the textbook serves."""
+    if fit.purchases is None or fit.spend is None or fit.medians is None:
+        return []
+    silent = T_days - recency_days
+    own = {
+        "frequency": frequency,
+        "days_since_last_order": silent,
+        "T_days": T_days,
+        "monetary_value": monetary_value,
+    }
+    found = []
+    for name, figure in own.items():
+        median = fit.medians[name]
+        x, since, age, value = (own | {name: median}).values()
+        # With one purchase day, the first is the last; with more, there must be time between them.
+        recency = age - since if x > 0 else 0.0
+        predicted = None
+        if (recency > 0 or x == 0) and (x > 0 or name == "frequency" or frequency == 0):
+            history = np.array([x]), np.array([recency]), np.array([age])
+            purchases = predictive.discounted_purchases(fit.purchases, *history, horizon_days, discount_rate)
+            predicted = float((purchases * purchase_value(fit.spend, history[0], np.array([value])))[0])
+        found.append(Driver(name, figure, median, predicted))
+    return found
 
 
 def predict_clv(

@@ -88,22 +88,26 @@ async def count_churn(
 async def churn_deciles(
     connection: AsyncConnection, workspace_id: int, run_id: int, partition: int, groups: int
 ) -> Sequence[Row[Any]]:
-    """Groups of rising probability of churn, of equal size but that equal probabilities stay together.
-
-    As ``app.analytics.calibration`` does it: a value belongs to the group in which its middle rank falls.
-    """
+    """Groups of rising probability of churn, parted at its linear quantiles: one that equals them is above."""
+    of_run = {"workspace_id": workspace_id, "run_id": run_id, "partition": partition}
+    edges = (
+        await connection.execute(
+            text(
+                "SELECT percentile_cont(CAST(:shares AS double precision[])) WITHIN GROUP (ORDER BY churn_probability)"
+                f" FROM scores WHERE {_OF_RUN} AND churn_probability IS NOT NULL"
+            ),
+            {**of_run, "shares": [number / groups for number in range(1, groups)]},
+        )
+    ).scalar_one()
     return (
         await connection.execute(
             text(
-                "WITH tied AS (SELECT churn_probability AS probability, count(*) AS customers FROM scores"
-                f" WHERE {_OF_RUN} AND churn_probability IS NOT NULL GROUP BY churn_probability),"
-                " ranked AS (SELECT *, sum(customers) OVER (ORDER BY probability) - customers / 2.0 AS middle,"
-                " sum(customers) OVER () AS everyone FROM tied)"
-                " SELECT floor(middle * :groups / everyone) AS part, CAST(sum(customers) AS bigint) AS customers,"
-                " min(probability) AS least, max(probability) AS most,"
-                " sum(probability * customers) AS expected_churned FROM ranked GROUP BY part ORDER BY part"
+                "SELECT width_bucket(churn_probability, CAST(:edges AS double precision[])) AS part,"
+                " count(*) AS customers, min(churn_probability) AS least, max(churn_probability) AS most,"
+                " sum(churn_probability) AS expected_churned"
+                f" FROM scores WHERE {_OF_RUN} AND churn_probability IS NOT NULL GROUP BY part ORDER BY part"
             ),
-            {"workspace_id": workspace_id, "run_id": run_id, "partition": partition, "groups": groups},
+            {**of_run, "edges": edges or []},
         )
     ).all()
 
