@@ -306,9 +306,7 @@ async def churn_report(
     Raises ``Conflict`` (``no_run``, ``run_not_succeeded``), ``NotFound`` (``run_not_found``), ``Gone`` (``run_gone``).
     """
     async with autocommit(engine).connect() as connection:
-        stored = await _succeeded(connection, workspace, run_name)
-        require_kept(stored)
-        run = fitted_run(stored)
+        run = fitted_run(await _succeeded(connection, workspace, run_name))
         of_run = workspace.id, run.id, run.partition
         as_of_day = workspace.local_day(run.as_of)
         shown = _last_months(as_of_day, months)
@@ -320,6 +318,7 @@ async def churn_report(
         events = await store.count_events_by_month(
             connection, workspace.id, run.as_of, shown[0], REASONS, _REASONS_WITH_CHOICE
         )
+        await require_kept(connection, workspace, run)
     churn, words = run.fitted.churn, _Words(language)
     return ChurnReport(
         run_id=run.name,

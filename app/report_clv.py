@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.analytics.clv import ClvFit
@@ -259,11 +258,10 @@ async def clv_report(
     Raises ``Conflict`` (``no_run``, ``run_not_succeeded``), ``NotFound`` (``run_not_found``), ``Gone`` (``run_gone``).
     """
     async with autocommit(engine).connect() as connection:
-        stored = await _succeeded(connection, workspace, run_name)
-        require_kept(stored)
-        run = fitted_run(stored)
+        run = fitted_run(await _succeeded(connection, workspace, run_name))
         total = await _distribution(connection, workspace, run, "clv_total")
         predicted = await _distribution(connection, workspace, run, "clv_predicted")
+        await require_kept(connection, workspace, run)
     fit, settings = run.fitted.clv, run.settings.clv
     members = _members(fit)
     return ClvReport(
@@ -290,9 +288,9 @@ async def clv_report(
     )
 
 
-def require_kept(stored: Row[Any]) -> None:
-    """Raises ``Gone`` where the scores of a stored run are no longer there."""
-    if not stored.kept:
+async def require_kept(connection: AsyncConnection, workspace: Workspace, run: FittedRun) -> None:
+    """Raises ``Gone`` where a run's scores are no longer there: asked after reading them, since they go all at once."""
+    if not (await _succeeded(connection, workspace, run.name)).kept:
         raise Gone("The scores of this run are no longer kept.", code="run_gone")
 
 

@@ -32,9 +32,7 @@ def main() -> None:
     killed = ", ".join(f"{part} {count}" for part, count in sorted(ledger.kills.items()))
     print(f"killed: {killed}; {time.monotonic() - begun:.0f} s")
     print(f"events sent: {len(ledger.sent)}; acknowledged: {len(ledger.acknowledged)}")
-    print(
-        f"stored though the answer was lost with the kill, and a duplicate when sent again: {ledger.stored_unacknowledged}"
-    )
+    print(f"stored though their answer was lost, and duplicates when sent again: {ledger.stored_unacknowledged}")
     print("acknowledged and lost: 0; stored twice: 0")
 
 

@@ -13,7 +13,7 @@ __all__ = ["data_dir"]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a killed launcher leaves its children")
 
 
-async def test_nothing_acknowledged_is_lost_or_doubled_when_processes_are_killed(data_dir: Path) -> None:  # noqa: F811
+async def test_nothing_acknowledged_is_lost_or_doubled_when_processes_are_killed(data_dir: Path) -> None:
     ledger = await survive(kills=2, data_dir=data_dir)
     assert ledger.acknowledged == ledger.sent.keys()
     assert len(ledger.sent) > 50

@@ -85,7 +85,7 @@ async def service(database_url: str) -> AsyncIterator[Service]:
     app = create_app(Settings(database_url=database_url))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", http=ProblemProtocol, ws="none"))
     serving = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn tells it by an attribute
         await asyncio.sleep(0.01)
     workspace, key = await make_workspace(app.state.engine)
     yield Service(server.servers[0].sockets[0].getsockname()[1], workspace, key, app)

@@ -57,13 +57,14 @@ SPELLINGS: dict[str, Callable[[dict[str, Any]], None]] = {
     "zeros at the front": lambda sent: sent["data"].update(amount="0012.50"),
     "another zero": lambda sent: sent["data"].update(cost="-0"),
     "a null where nothing was": lambda sent: sent["data"].update(channel=None),
+    "an item's other zero": lambda sent: sent["data"]["items"][1].update(quantity="-0"),
     "an item's other decimals": lambda sent: sent["data"]["items"][0].update(quantity=2, unit_price=6.25),
 }
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 async def test_the_same_content_in_another_spelling_is_a_duplicate(client: Client, spelling: str) -> None:
-    items = [{"sku": "s", "quantity": "2.0", "unit_price": "6.2500"}]
+    items = [{"sku": "s", "quantity": "2.0", "unit_price": "6.2500"}, {"quantity": "0"}]
     placed = order("o-1", "12.50", id="e-1", cost="0.00", items=items, sent_at=None)
     placed["data"].pop("sent_at")
     assert await client.record(placed) == receipt(1)
@@ -301,6 +302,18 @@ async def test_a_refund_in_the_currency_of_its_order_counts(client: Client, name
 
 
 # ---- Concurrency ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_that_goes_on_from_the_last_purchase_day_counts_that_day_once(client: Client) -> None:
+    await client.record(
+        order("o-1", occurred_at="2025-01-01T00:00:00Z"), order("o-2", occurred_at="2025-01-03T01:00:00Z")
+    )
+    await client.record(
+        order("o-3", occurred_at="2025-01-05T00:00:00Z"), order("o-4", occurred_at="2025-01-03T02:00:00Z")
+    )
+    summary = (await client.get("/v1/customers/c-1"))["summary"]
+    assert (summary["order_count"], summary["purchase_days"]) == (4, 3)
+    assert (summary["first_purchase_day"], summary["last_purchase_day"]) == ("2025-01-01", "2025-01-05")
 
 
 async def test_many_concurrent_copies_of_a_batch_are_stored_once(app: FastAPI, client: Client) -> None:

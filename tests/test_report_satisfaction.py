@@ -72,7 +72,8 @@ def local(moment: str) -> datetime:
 def goodness(data: dict[str, Any]) -> float:
     top = data.get("scale") or {"nps": 10, "csat": 5}[data["kind"]]
     bottom = 0 if data["kind"] == "nps" else 1
-    return min(max((data["score"] - bottom) / (top - bottom), 0), 1)
+    mark: float = (data["score"] - bottom) / (top - bottom)
+    return min(max(mark, 0), 1)
 
 
 def figures(sent: list[dict[str, Any]], as_of: str, month: str | None = None, who: str | None = None) -> dict[str, Any]:

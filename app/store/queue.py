@@ -234,7 +234,7 @@ async def _run(handler: Handler, job: Job, ending: asyncio.Event, grace: timedel
     if isinstance(error, Interrupted):
         raise RetryRequested(reason="interrupted")
     if is_outage(error):
-        logger.warning("job %s %s: no database, tried again later: %s", job.entrypoint, job.id, error)
+        logger.warning("job %s %s: no database, tried again later: %s", job.entrypoint, job.id, type(error).__name__)
         delay_s = min(2.0 ** min(job.attempts, 10), _LONGEST_RETRY_DELAY_S)
         raise RetryRequested(timedelta(seconds=delay_s), "no database")
     raise error
