@@ -21,8 +21,9 @@ import pytest_asyncio
 import uvicorn
 from sqlalchemy import text
 
-from app.api.cursors import encode_cursor
+from app.api.cursors import decode_cursor, encode_cursor
 from app.api.protocol import ProblemProtocol
+from app.errors import InvalidRequest
 from app.main import create_app
 from app.settings import Settings
 from app.store.workspaces import Workspace
@@ -811,6 +812,12 @@ async def test_a_forged_cursor_finds_nothing_but_rows_of_its_list(service: Servi
         answer = await service.send("GET", f"{path}cursor={cursor}")
         check(answer)
         assert answer.status in (200, 404, 409, 410, 422), (path, position, answer.body)
+
+
+@pytest.mark.parametrize("key", ["\0", "\ud800", 2**63, -(2**63) - 1, 1e400, True, [], {}])
+def test_no_key_of_a_cursor_is_more_than_the_database_can_be_asked_about(key: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        decode_cursor("list", {}, _forge("list", {}, [key]), object)
 
 
 def _forge(listing: str, bound: dict[str, Any], position: list[Any]) -> str:

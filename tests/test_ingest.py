@@ -411,3 +411,21 @@ async def test_a_lost_connection_stores_nothing_and_the_next_try_all(
     monkeypatch.undo()
     assert (await client.http.get("/v1/customers/c-1")).status_code == 404
     assert await client.record(order("o-1", id="e-1")) == receipt(1)
+
+
+async def test_an_error_of_the_copy_has_the_form_of_all_database_errors(engine: AsyncEngine, client: Client) -> None:
+    row = event_store.EventRow(
+        client.workspace.id,
+        "c-1",
+        "e-1",
+        "order.placed",
+        datetime(2025, 1, 1, tzinfo=UTC),
+        datetime(2025, 1, 1, tzinfo=UTC),
+        b"",
+        datetime(2025, 1, 1, tzinfo=UTC).date(),
+        *[None] * 6,
+    )
+    with pytest.raises(DBAPIError) as raised:
+        async with engine.begin() as connection:
+            await event_store.insert_events(connection, [row, row])
+    assert getattr(raised.value.orig, "sqlstate", None) == "23505"

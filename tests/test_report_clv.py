@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import runs
-from app.report_clv import MOST_BINS, bin_edges
+from app.reports.clv import MOST_BINS, bin_edges
 from tests.conftest import Client, event, make_client, order
 from tests.test_runs import AS_OF, run
 

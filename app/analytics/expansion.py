@@ -1,9 +1,8 @@
-# ruff: noqa: N803, N806 (T is the field's name for a customer's age; lower case t is time.)
 """Chebyshev expansions of expected purchases in scaled time, summed over many horizons at the price of one.
 
-What a customer who is alive is expected to buy until a horizon t depends on T only through w = t / (alpha + T). A smooth
-function of log(1 + w) is expanded once for each frequency; for a given T, the weighted sum over all horizons is then
-one dot product with the expansion, and over all frequencies and all T one product of two matrices.
+What a customer who is alive is expected to buy until a horizon t depends on T only through w = t / (alpha + T). A
+smooth function of log(1 + w) is expanded once for each frequency; for a given T, the weighted sum over all horizons is
+then one dot product with the expansion, and over all frequencies and all T one product of two matrices.
 """
 
 from __future__ import annotations

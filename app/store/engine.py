@@ -29,7 +29,13 @@ def create_engine(database_url: str, *, pool_size: int = 10, statement_timeout_m
             return await asyncpg.connect(database_url, server_settings=settings, timeout=10)
 
     return create_async_engine(
-        "postgresql+asyncpg://", async_creator=connect, pool_size=pool_size, max_overflow=0, pool_timeout=10
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        # Errors are logged, and the values that customers sent don't belong there.
+        hide_parameters=True,
     )
 
 

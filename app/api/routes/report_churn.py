@@ -4,12 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app import report_churn
 from app.api.dependencies import AcceptedLanguage, Engine, ScoresReader
 from app.api.problems import responses
 from app.api.routes.reports import ReportRun
-from app.report_churn import ChurnReport
-from app.reports import MOST_MONTHS
+from app.reports import churn as churn_reports
+from app.reports.churn import ChurnReport
+from app.reports.months import MOST_MONTHS
 
 router = APIRouter(tags=["reports"])
 
@@ -33,4 +33,4 @@ async def get_churn_report(
 
     410 when its scores are no longer kept. `reasons.events` are counted from the events as they are now.
     """
-    return await report_churn.churn_report(engine, holder.workspace, months, run_id, language)
+    return await churn_reports.churn_report(engine, holder.workspace, months, run_id, language)

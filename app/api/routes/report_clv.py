@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter
 
-from app import report_clv
 from app.api.dependencies import AcceptedLanguage, Engine, ScoresReader
 from app.api.problems import responses
 from app.api.routes.reports import ReportRun
-from app.report_clv import ClvReport
+from app.reports import clv as clv_reports
+from app.reports.clv import ClvReport
 
 router = APIRouter(tags=["reports"])
 
@@ -24,4 +24,4 @@ async def get_clv_report(
 
     410 when its scores are no longer kept.
     """
-    return await report_clv.clv_report(engine, holder.workspace, run_id, language)
+    return await clv_reports.clv_report(engine, holder.workspace, run_id, language)

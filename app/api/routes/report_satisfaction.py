@@ -5,12 +5,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app import report_satisfaction
 from app.api.dependencies import CustomerId, Engine, ScoresReader
 from app.api.problems import responses
 from app.api.routes.values import bounded
-from app.report_satisfaction import CustomerSatisfaction, SatisfactionReport
-from app.reports import MOST_MONTHS
+from app.reports import satisfaction as satisfaction_reports
+from app.reports.months import MOST_MONTHS
+from app.reports.satisfaction import CustomerSatisfaction, SatisfactionReport
 from app.scalars import Instant
 
 router = APIRouter()
@@ -34,7 +34,7 @@ async def get_satisfaction_report(
     ] = 12,
 ) -> SatisfactionReport:
     """From the events themselves, at any moment. No run is needed."""
-    return await report_satisfaction.satisfaction_report(
+    return await satisfaction_reports.satisfaction_report(
         engine, holder.workspace, bounded(as_of) or datetime.now(UTC), months
     )
 
@@ -50,6 +50,6 @@ async def get_customer_satisfaction(
     holder: ScoresReader, engine: Engine, customer_id: CustomerId, as_of: AsOf = None
 ) -> CustomerSatisfaction:
     """Complaints, CSAT, NPS and late deliveries of one customer, as of any moment."""
-    return await report_satisfaction.customer_satisfaction(
+    return await satisfaction_reports.customer_satisfaction(
         engine, holder.workspace, customer_id, bounded(as_of) or datetime.now(UTC)
     )

@@ -5,11 +5,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app import reports
 from app.api.dependencies import Engine, ScoresReader
 from app.api.problems import responses
 from app.api.routes.values import bounded
-from app.reports import AbcReport, Overview, RfmReport, TransitionsReport
+from app.reports.abc import AbcReport, abc_report
+from app.reports.months import MOST_MONTHS
+from app.reports.overview import Overview, overview_report
+from app.reports.rfm import RfmReport, rfm_report
+from app.reports.transitions import TransitionsReport, transitions_report
 from app.scalars import Id, Instant
 
 router = APIRouter(tags=["reports"])
@@ -25,7 +28,7 @@ ReportRun = Annotated[Id | None, Query(description="The run to report on; the la
 )
 async def get_rfm_report(holder: ScoresReader, engine: Engine, run_id: ReportRun = None) -> RfmReport:
     """Customers and money by R and F, and by segment, as a run scored them. 410 when its scores are no longer kept."""
-    return await reports.rfm_report(engine, holder.workspace, run_id)
+    return await rfm_report(engine, holder.workspace, run_id)
 
 
 @router.get(
@@ -36,7 +39,7 @@ async def get_rfm_report(holder: ScoresReader, engine: Engine, run_id: ReportRun
 )
 async def get_abc_report(holder: ScoresReader, engine: Engine, run_id: ReportRun = None) -> AbcReport:
     """How few customers bring how much of the money, as a run found it. Kept for all runs."""
-    return await reports.abc_report(engine, holder.workspace, run_id)
+    return await abc_report(engine, holder.workspace, run_id)
 
 
 @router.get(
@@ -50,11 +53,11 @@ async def get_overview_report(
     engine: Engine,
     as_of: Annotated[Instant | None, Query(description="The moment to speak of; now, if left out.")] = None,
     months: Annotated[
-        int, Query(ge=1, le=reports.MOST_MONTHS, description="Calendar months, that of `as_of` being the last.")
+        int, Query(ge=1, le=MOST_MONTHS, description="Calendar months, that of `as_of` being the last.")
     ] = 24,
 ) -> Overview:
     """From the orders themselves, at any moment. No run is needed."""
-    return await reports.overview_report(engine, holder.workspace, bounded(as_of) or datetime.now(UTC), months)
+    return await overview_report(engine, holder.workspace, bounded(as_of) or datetime.now(UTC), months)
 
 
 @router.get(
@@ -70,4 +73,4 @@ async def get_transitions_report(
     to_run: Annotated[Id | None, Query(description="The latest run, if left out.")] = None,
 ) -> TransitionsReport:
     """Segment to segment, grade to grade, churn state to churn state, and the money at stake. Any two runs will do."""
-    return await reports.transitions_report(engine, holder.workspace, from_run, to_run)
+    return await transitions_report(engine, holder.workspace, from_run, to_run)

@@ -17,8 +17,8 @@ from app.analytics.event_columns import DETAILS, EVENT_CODE, event_columns
 from app.analytics.satisfaction import satisfaction
 from app.catalogue import EventRow, days, encode_events
 from app.customers import unknown_customer
-from app.report_churn import Month, day_start, month_text
-from app.reports import _last_months
+from app.reports.churn import Month
+from app.reports.months import day_start, last_months, month_text
 from app.scalars import Instant
 from app.store import customers as customer_store
 from app.store import interactions as interaction_store
@@ -83,7 +83,7 @@ async def satisfaction_report(
     engine: AsyncEngine, workspace: Workspace, as_of: datetime, months: int
 ) -> SatisfactionReport:
     """Figures of all time up to ``as_of``, and of its last ``months`` calendar months."""
-    shown = _last_months(workspace.local_day(as_of), months)
+    shown = last_months(workspace.local_day(as_of), months)
     async with autocommit(engine).connect() as connection:
         complaints = await store.count_complaints(connection, workspace.id, as_of, shown[0])
         answers = await store.count_answers(connection, workspace.id, as_of, shown[0])

@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Annotated, Any, NamedTuple, TypeVar
-from zoneinfo import ZoneInfo
 
 from pydantic import Field
 from sqlalchemy import Row
@@ -15,8 +13,9 @@ from app.analytics.churn import STATES
 from app.analytics.signals import SUBTYPES, TYPES, UNKNOWN
 from app.catalogue import CATALOGUE, CATALOGUE_BY_NAME
 from app.labels import Language, label
-from app.report_clv import require_kept
-from app.reports import CurrencyCode, RunId, _last_months, _succeeded
+from app.reports.months import day_start, last_months, month_text
+from app.reports.stored_run import require_kept, succeeded_run
+from app.reports.terms import CurrencyCode, RunId
 from app.runs import fitted_run
 from app.scalars import Instant, SignedMoney
 from app.store import report_queries as store
@@ -306,10 +305,10 @@ async def churn_report(
     Raises ``Conflict`` (``no_run``, ``run_not_succeeded``), ``NotFound`` (``run_not_found``), ``Gone`` (``run_gone``).
     """
     async with autocommit(engine).connect() as connection:
-        run = fitted_run(await _succeeded(connection, workspace, run_name))
+        run = fitted_run(await succeeded_run(connection, workspace, run_name))
         of_run = workspace.id, run.id, run.partition
         as_of_day = workspace.local_day(run.as_of)
-        shown = _last_months(as_of_day, months)
+        shown = last_months(as_of_day, months)
         groups = await store.count_churn(connection, *of_run)
         deciles = await store.churn_deciles(connection, *of_run, DECILES)
         losses = await store.count_losses_by_month(connection, *of_run, as_of_day, shown[0])
@@ -371,15 +370,6 @@ async def churn_report(
             ],
         ),
     )
-
-
-def month_text(month: date) -> str:
-    return f"{month.year:04}-{month.month:02}"
-
-
-def day_start(day: date, zone: ZoneInfo) -> datetime:
-    """The first moment of a day in a time zone."""
-    return datetime.combine(day, time.min, zone)
 
 
 class _Words:

@@ -13,9 +13,9 @@ from app.analytics.clv import ClvFit
 from app.analytics.fit import FittedModel
 from app.analytics.gamma_gamma import INDEPENDENCE_LIMIT, FittedSpend
 from app.analytics.textbook import TextbookFit, TextbookGroup, value_textbook
-from app.errors import Gone
 from app.labels import Language, label
-from app.reports import CurrencyCode, RunId, _succeeded
+from app.reports.stored_run import require_kept, succeeded_run
+from app.reports.terms import CurrencyCode, RunId
 from app.runs import fitted_run
 from app.scalars import Instant, SignedMoney
 from app.scoring import FittedRun
@@ -258,7 +258,7 @@ async def clv_report(
     Raises ``Conflict`` (``no_run``, ``run_not_succeeded``), ``NotFound`` (``run_not_found``), ``Gone`` (``run_gone``).
     """
     async with autocommit(engine).connect() as connection:
-        run = fitted_run(await _succeeded(connection, workspace, run_name))
+        run = fitted_run(await succeeded_run(connection, workspace, run_name))
         total = await _distribution(connection, workspace, run, "clv_total")
         predicted = await _distribution(connection, workspace, run, "clv_predicted")
         await require_kept(connection, workspace, run)
@@ -286,12 +286,6 @@ async def clv_report(
         total=total,
         predicted=predicted,
     )
-
-
-async def require_kept(connection: AsyncConnection, workspace: Workspace, run: FittedRun) -> None:
-    """Raises ``Gone`` where a run's scores are no longer there: asked after reading them, since they go all at once."""
-    if not (await _succeeded(connection, workspace, run.name)).kept:
-        raise Gone("The scores of this run are no longer kept.", code="run_gone")
 
 
 def _members(fit: ClvFit) -> list[BlendMember]:
