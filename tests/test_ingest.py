@@ -273,17 +273,17 @@ FOREIGN = {"currency": "EUR", "exchange_rate": "2"}
 @pytest.mark.parametrize(
     "named", [{"currency": "USD"}, {"currency": "EUR", "exchange_rate": "3"}, {"exchange_rate": "3"}]
 )
-async def test_a_refund_in_another_currency_or_rate_than_its_order_counts_nothing(
+async def test_a_refund_in_another_currency_or_rate_than_its_known_order_is_refused(
     client: Client, named: dict[str, str]
 ) -> None:
     other = refund("4.00", order_id="o-1", **named)
     await client.record(order("o-1", "10.00", **FOREIGN))
     assert await codes(client, other) == [(0, "currency_mismatch", "/data/currency")]
-    # Before the order came nobody can know; the figures are the same.
+    # Before the order came nobody can know: the amount is in the order's currency and rate, whatever it says.
     other["customer_id"] = "c-2"
     assert await client.record(other) == receipt(1)
     assert await client.record(order("o-1", "10.00", customer_id="c-2", **FOREIGN)) == receipt(1)
-    assert await net_spend(client) == await net_spend(client, "c-2") == "20.00"
+    assert (await net_spend(client), await net_spend(client, "c-2")) == ("20.00", "12.00")
 
 
 async def test_a_rate_of_one_in_the_own_currency_is_none(client: Client) -> None:
