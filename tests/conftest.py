@@ -1,6 +1,7 @@
 """A migrated PostgreSQL for every test session, and workspaces of their own for tests that write."""
 
 import asyncio
+import gzip
 import itertools
 import json
 import os
@@ -138,3 +139,8 @@ def order(
 
 def ndjson(*events: dict[str, Any]) -> bytes:
     return "\n".join(json.dumps(one) for one in events).encode()
+
+
+def gzipped(content: bytes) -> bytes:
+    """Compressed the same at any time, so that test names do not differ between processes."""
+    return gzip.compress(content, mtime=0)

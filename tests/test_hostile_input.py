@@ -5,7 +5,6 @@ All cases go over a socket, byte by byte, to a served app.
 
 import asyncio
 import base64
-import gzip
 import json
 import random
 import resource
@@ -13,7 +12,6 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -27,7 +25,7 @@ from app.errors import InvalidRequest
 from app.main import create_app
 from app.settings import Settings
 from app.store.workspaces import Workspace
-from tests.conftest import make_workspace
+from tests.conftest import gzipped, make_workspace
 
 CANARY = "cAnArY"
 """Part of all hostile input; no answer may hold it."""
@@ -167,7 +165,7 @@ INSTANTS = (
     "2025-01-01T00:00:00." + "1" * 100 + "Z",
     "٢٠٢٥-01-01T00:00:00Z",
     "1969-12-31T23:59:59Z",
-    (datetime.now(UTC) + timedelta(hours=25)).isoformat(),
+    "2999-01-01T00:00:00Z",
     "",
     CANARY,
 )
@@ -537,24 +535,24 @@ def bomb(size: int) -> bytes:
 @pytest.mark.parametrize(
     ("body", "encoding", "status"),
     [
-        (gzip.compress(EMPTY_BATCH), "gzip", 200),
-        (gzip.compress(EMPTY_BATCH), " GZIP ", 200),
-        (gzip.compress(EMPTY_BATCH[:5]) + gzip.compress(EMPTY_BATCH[5:]), "gzip", 200),
-        (gzip.compress(b"") * 10 + gzip.compress(EMPTY_BATCH) + gzip.compress(b""), "gzip", 200),
-        (gzip.compress(EMPTY_BATCH)[:-1], "gzip", 400),
-        (gzip.compress(EMPTY_BATCH)[:12], "gzip", 400),
-        (gzip.compress(EMPTY_BATCH) + CANARY.encode(), "gzip", 400),
-        (gzip.compress(EMPTY_BATCH)[:-8] + b"\0" * 8, "gzip", 400),
+        (gzipped(EMPTY_BATCH), "gzip", 200),
+        (gzipped(EMPTY_BATCH), " GZIP ", 200),
+        (gzipped(EMPTY_BATCH[:5]) + gzipped(EMPTY_BATCH[5:]), "gzip", 200),
+        (gzipped(b"") * 10 + gzipped(EMPTY_BATCH) + gzipped(b""), "gzip", 200),
+        (gzipped(EMPTY_BATCH)[:-1], "gzip", 400),
+        (gzipped(EMPTY_BATCH)[:12], "gzip", 400),
+        (gzipped(EMPTY_BATCH) + CANARY.encode(), "gzip", 400),
+        (gzipped(EMPTY_BATCH)[:-8] + b"\0" * 8, "gzip", 400),
         (CANARY.encode(), "gzip", 400),
         (b"", "gzip", 400),
         (EMPTY_BATCH, "gzip", 400),
-        (gzip.compress(EMPTY_BATCH), "identity", 400),
-        (gzip.compress(gzip.compress(EMPTY_BATCH)), "gzip, gzip", 415),
+        (gzipped(EMPTY_BATCH), "identity", 400),
+        (gzipped(gzipped(EMPTY_BATCH)), "gzip, gzip", 415),
         (zlib.compress(EMPTY_BATCH), "deflate", 415),
         (EMPTY_BATCH, "br", 415),
         (EMPTY_BATCH, CANARY, 415),
         (EMPTY_BATCH, CANARY * 5_000, 415),
-        (gzip.compress(b"") * 600_000, "gzip", 413),
+        (gzipped(b"") * 600_000, "gzip", 413),
     ],
 )
 async def test_a_hostile_encoding_is_refused(service: Service, body: bytes, encoding: str, status: int) -> None:

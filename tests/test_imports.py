@@ -1,7 +1,6 @@
 """Imports: a file of any shape becomes events, once; what is wrong with it is told."""
 
 import asyncio
-import gzip
 import json
 import random
 from collections.abc import AsyncIterator
@@ -17,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.imports import cutting, execution, receiving
 from app.store import queue
-from tests.conftest import Client, make_client, ndjson, order
+from tests.conftest import Client, gzipped, make_client, ndjson, order
 
 ORDERS = {
     "kind": "orders",
@@ -114,7 +113,7 @@ async def test_events_are_stored_once_however_often_the_file_is_sent(client: Cli
     assert counts(done) == {"lines": 50, "accepted": 50}
     assert (done["format"], done["mapping"], done["error"], done["bad_rows"]) == ("ndjson", None, None, [])
     assert (done["received_bytes"], done["received_lines"]) == (len(content), 50)
-    assert counts(await run(client, engine, gzip.compress(content), Content_Encoding="gzip")) == {
+    assert counts(await run(client, engine, gzipped(content), Content_Encoding="gzip")) == {
         "lines": 50,
         "duplicates": 50,
     }
@@ -156,7 +155,7 @@ async def test_a_truncated_gzip_is_refused_with_the_line_reached(
 ) -> None:
     monkeypatch.setattr(cutting, "CHUNK_BYTES", 4_000)
     rows = "".join(f"o-{number},c-1,2024-01-01,{random.random():.4f}\n" for number in range(4_000))
-    whole = gzip.compress(("order,customer,date,total\n" + rows).encode())
+    whole = gzipped(("order,customer,date,total\n" + rows).encode())
     problem = await refused(client, whole[: len(whole) // 2], ORDERS, Content_Encoding="gzip")
     assert problem["code"] == "malformed_gzip"
     line = int(problem["detail"].split("up to line ")[1].split(";")[0])
@@ -174,7 +173,7 @@ async def test_a_truncated_gzip_is_refused_with_the_line_reached(
         (b"order,customer\n1,2\n", None, "wrong_format"),
         (b'{"id": 1}\n', ORDERS, "wrong_format"),
         (b"PK\x03\x04sheet", ORDERS, "wrong_format"),
-        (gzip.compress(b"order,customer\n"), ORDERS, "wrong_format"),
+        (gzipped(b"order,customer\n"), ORDERS, "wrong_format"),
         (b"order,customer,date,total\n\x00\x01\x02\n", ORDERS, "wrong_format"),
         ("order,customer,date,total\n".encode("utf-16"), ORDERS, "wrong_format"),
         (b"order,customer,date,total,gr\xf6\xdfe\n", ORDERS, "wrong_encoding"),
