@@ -33,13 +33,15 @@ from app.rejections import Rejection, reject_invalid
 from app.scalars import MONEY_LIMIT, MONEY_PLACES
 from app.store import customers as customer_store
 from app.store import events as event_store
-from app.store.customers import SummaryChanges
+from app.store.customers import SummaryChange
 from app.store.engine import plan_anew
 from app.store.events import EventRow
 from app.store.workspaces import Workspace
 
 FUTURE_TOLERANCE = timedelta(hours=24)
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+ORDER_EVENTS = frozenset(("order.placed", "order.cancelled", "order.refunded"))
+ZERO = Decimal(0)
 SUMMARISED = frozenset(("customer.created", "customer.updated", "order.placed", "order.cancelled", "order.refunded"))
 """Events that profile and figures are made of; all others are interactions, which speak of churn."""
 
@@ -319,6 +321,40 @@ def _adds_up(placed: Sequence[EventRow], before: Any) -> bool:
     return not before.adjustment_count and (last_day is None or min(row.local_day for row in placed) >= last_day)
 
 
+def _change(customer_id: str, batch: Sequence[EventRow], adjusting: int, placed: Sequence[EventRow]) -> SummaryChange:
+    """What a customer's new events add to the summary; ``placed`` are the orders among them that just add up."""
+    moments = [row.occurred_at for row in batch]
+    order_moments = [row.occurred_at for row in batch if row.type in ORDER_EVENTS]
+    booked = [(row.local_day, _converted(row.amount, row), _converted(row.cost, row)) for row in placed]
+    days = {day for day, _, _ in booked}
+    first_day = min(days, default=None)
+    return SummaryChange(
+        customer_id=customer_id,
+        event_count=len(batch),
+        adjustment_count=adjusting,
+        interaction_count=sum(row.type not in SUMMARISED for row in batch),
+        latest_order_event_at=max(order_moments, default=None),
+        first_event_at=min(moments),
+        last_event_at=max(moments),
+        order_count=len(booked),
+        purchase_days=len(days),
+        first_day=first_day,
+        last_day=max(days, default=None),
+        net=sum((net for _, net, _ in booked), ZERO),
+        cost=sum((cost for _, _, cost in booked), ZERO),
+        first_day_net=sum((net for day, net, _ in booked if day == first_day), ZERO),
+        first_day_cost=sum((cost for day, _, cost in booked if day == first_day), ZERO),
+    )
+
+
+def _converted(money: Decimal | None, row: EventRow) -> Decimal:
+    """An order's money in the workspace's currency, rounded half to even at the fourth decimal."""
+    if money is None:
+        return ZERO
+    rate = row.exchange_rate
+    return money if rate is None else (money * rate).quantize(MONEY_PLACES)
+
+
 async def _update_summaries(
     connection: AsyncConnection,
     workspace: Workspace,
@@ -330,33 +366,18 @@ async def _update_summaries(
     by_customer: dict[str, list[EventRow]] = {}
     for row in rows:
         by_customer.setdefault(row.customer_id, []).append(row)
-    changes = SummaryChanges()
+    changes: list[SummaryChange] = []
     recomputed: list[str] = []
     profiled: list[str] = []
     for customer_id, batch in by_customer.items():
-        before = locked[customer_id]
         placed = [row for row in batch if row.type == "order.placed"]
-        adjusting = [row for row in batch if row.type in ("order.cancelled", "order.refunded")]
-        moments = [row.occurred_at for row in batch]
-        order_moments = [row.occurred_at for row in placed + adjusting]
-        changes.customer_ids.append(customer_id)
-        changes.event_counts.append(len(batch))
-        changes.adjustment_counts.append(len(adjusting))
-        changes.interaction_counts.append(sum(row.type not in SUMMARISED for row in batch))
-        changes.latest_order_event_ats.append(max(order_moments, default=None))
-        changes.first_event_ats.append(min(moments))
-        changes.last_event_ats.append(max(moments))
+        adjusting = sum(row.type in ("order.cancelled", "order.refunded") for row in batch)
+        if adjusting or (placed and not _adds_up(placed, locked[customer_id])):
+            recomputed.append(customer_id)
+            placed = []
         if any(row.type in ("customer.created", "customer.updated") for row in batch):
             profiled.append(customer_id)
-        if adjusting or (placed and not _adds_up(placed, before)):
-            recomputed.append(customer_id)
-        else:
-            for row in placed:
-                rate = row.exchange_rate or 1
-                changes.order_customer_ids.append(customer_id)
-                changes.order_days.append(row.local_day)
-                changes.order_nets.append(((row.amount or Decimal(0)) * rate).quantize(MONEY_PLACES))
-                changes.order_costs.append(((row.cost or Decimal(0)) * rate).quantize(MONEY_PLACES))
+        changes.append(_change(customer_id, batch, adjusting, placed))
     await customer_store.apply_changes(connection, workspace.id, changes, received_at)
     if recomputed:
         await customer_store.recompute_summaries(connection, workspace.id, recomputed)

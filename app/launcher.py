@@ -203,8 +203,9 @@ async def _bootstrap(settings: Settings, database_url: str) -> None:
 
 def _spawn_web(database_url: str, listener: socket.socket) -> Child:
     options = (
-        f"--factory --fd {listener.fileno()} --loop uvloop --http httptools --ws none --no-proxy-headers "
-        f"--no-server-header --no-access-log --log-level warning --timeout-graceful-shutdown {WEB_PATIENCE - 3:.0f}"
+        f"--factory --fd {listener.fileno()} --loop uvloop --http app.api.protocol:ProblemProtocol --ws none "
+        "--no-proxy-headers --no-server-header --no-access-log --log-level warning "
+        f"--timeout-graceful-shutdown {WEB_PATIENCE - 3:.0f}"
     )
     command = ["-m", "uvicorn", "app.main:create_app", *options.split()]
     return Child("web", _spawn(command, database_url, pass_fds=(listener.fileno(),)), WEB_PATIENCE)

@@ -1,5 +1,6 @@
 """The web application: the only place where its parts are wired."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ from app.settings import Settings
 from app.store.engine import create_engine
 
 VERSION = "0.1.0"
+CONNECTIONS_FOR_READS = 4
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -63,6 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.schema_revision = head_revision()
     app.state.fits = Fits()
+    app.state.write_turns = asyncio.Semaphore(max(1, settings.pool_size - CONNECTIONS_FOR_READS))
     # The document can be made without a database; every request that needs one finds the engine here.
     app.state.engine = (
         create_engine(settings.database_url, pool_size=settings.pool_size) if settings.database_url else None

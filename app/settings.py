@@ -14,7 +14,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """What the operator of this process decides."""
 
-    model_config = SettingsConfigDict(env_prefix="PERENNIAL_", frozen=True)
+    # An empty variable is one that is not set.
+    model_config = SettingsConfigDict(env_prefix="PERENNIAL_", env_ignore_empty=True, frozen=True)
 
     database_url: str | None = Field(
         default=None,

@@ -64,6 +64,8 @@ POSTGRES_SETTINGS = {
     "min_wal_size": "128MB",
     "max_wal_size": "1GB",
     "checkpoint_timeout": "10min",
+    # A new database gathers statistics within seconds of its first events, or plans would not fit their number.
+    "autovacuum_naptime": "10s",
     # Customers' data stays out of the log: no statements, and no details that quote rows.
     "log_min_messages": "warning",
     "log_min_error_statement": "panic",

@@ -1,10 +1,10 @@
 """Customers: their summaries, which lock them, and their profiles."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -39,83 +39,78 @@ async def lock_customers(
     return {row.customer_id: row for row in rows}
 
 
-@dataclass(slots=True)
-class SummaryChanges:
-    """What a batch adds to summaries, as columns: a row a customer, and a row an order that can simply be added."""
+class SummaryChange(NamedTuple):
+    """What a batch adds to the summary of one customer: counts and moments of all its events, and its new orders.
 
-    customer_ids: list[str] = field(default_factory=list)
-    event_counts: list[int] = field(default_factory=list)
-    adjustment_counts: list[int] = field(default_factory=list)
-    interaction_counts: list[int] = field(default_factory=list)
-    latest_order_event_ats: list[datetime | None] = field(default_factory=list)
-    first_event_ats: list[datetime] = field(default_factory=list)
-    last_event_ats: list[datetime] = field(default_factory=list)
-    order_customer_ids: list[str] = field(default_factory=list)
-    order_days: list[date] = field(default_factory=list)
-    order_nets: list[Decimal] = field(default_factory=list)
-    order_costs: list[Decimal] = field(default_factory=list)
+    Orders are left out (no count, no days) where they do not just add up; see ``apply_changes``.
+    """
+
+    customer_id: str
+    event_count: int
+    adjustment_count: int
+    interaction_count: int
+    latest_order_event_at: datetime | None
+    first_event_at: datetime
+    last_event_at: datetime
+    order_count: int
+    purchase_days: int
+    first_day: date | None
+    last_day: date | None
+    net: Decimal
+    cost: Decimal
+    first_day_net: Decimal
+    first_day_cost: Decimal
 
 
-_APPLY_CHANGES = text("""
-WITH daily AS (
-    SELECT customer_id, local_day, count(*) AS orders, sum(net) AS net, sum(cost) AS cost
-    FROM unnest(CAST(:order_customer_ids AS text[]), CAST(:order_days AS date[]),
-                CAST(:order_nets AS numeric[]), CAST(:order_costs AS numeric[]))
-         AS placed (customer_id, local_day, net, cost)
-    GROUP BY customer_id, local_day
-),
-added AS (
-    SELECT customer_id, sum(orders) AS orders, count(*) AS days, min(local_day) AS first_day,
-           max(local_day) AS last_day, sum(net) AS net, sum(cost) AS cost,
-           (array_agg(net ORDER BY local_day))[1] AS first_net,
-           (array_agg(cost ORDER BY local_day))[1] AS first_cost
-    FROM daily GROUP BY customer_id
-)
+_TYPES = {str: "text", int: "int", datetime: "timestamptz", date: "date", Decimal: "numeric"}
+
+
+def _arrays() -> str:
+    """The columns of ``SummaryChange`` as arrays of parameters."""
+    kinds = (get_args(kind)[0] if get_args(kind) else kind for kind in get_type_hints(SummaryChange).values())
+    return ", ".join(
+        f"CAST(:{name} AS {_TYPES[kind]}[])" for name, kind in zip(SummaryChange._fields, kinds, strict=True)
+    )
+
+
+_APPLY_CHANGES = text(f"""
 UPDATE customer_summary AS summary
-SET event_count = summary.event_count + touched.event_count,
-    adjustment_count = summary.adjustment_count + touched.adjustment_count,
-    interaction_count = summary.interaction_count + touched.interaction_count,
-    latest_order_event_at = greatest(summary.latest_order_event_at, touched.latest_order_event_at),
-    first_event_at = least(summary.first_event_at, touched.first_event_at),
-    last_event_at = greatest(summary.last_event_at, touched.last_event_at),
+SET event_count = summary.event_count + change.event_count,
+    adjustment_count = summary.adjustment_count + change.adjustment_count,
+    interaction_count = summary.interaction_count + change.interaction_count,
+    latest_order_event_at = greatest(summary.latest_order_event_at, change.latest_order_event_at),
+    first_event_at = least(summary.first_event_at, change.first_event_at),
+    last_event_at = greatest(summary.last_event_at, change.last_event_at),
     updated_at = greatest(summary.updated_at, CAST(:now AS timestamptz)),
-    order_count = summary.order_count + coalesce(added.orders, 0),
-    purchase_days = summary.purchase_days + coalesce(added.days, 0)
-        - CASE WHEN summary.last_purchase_day = added.first_day THEN 1 ELSE 0 END,
-    first_purchase_day = coalesce(summary.first_purchase_day, added.first_day),
-    last_purchase_day = greatest(summary.last_purchase_day, added.last_day),
-    net_spend = summary.net_spend + coalesce(added.net, 0),
-    net_cost = summary.net_cost + coalesce(added.cost, 0),
-    order_spend = summary.order_spend + coalesce(added.net, 0),
+    order_count = summary.order_count + change.order_count,
+    purchase_days = summary.purchase_days + change.purchase_days
+        - CASE WHEN summary.last_purchase_day = change.first_day THEN 1 ELSE 0 END,
+    first_purchase_day = coalesce(summary.first_purchase_day, change.first_day),
+    last_purchase_day = greatest(summary.last_purchase_day, change.last_day),
+    net_spend = summary.net_spend + change.net,
+    net_cost = summary.net_cost + change.cost,
+    order_spend = summary.order_spend + change.net,
     first_day_spend = summary.first_day_spend + CASE
-        WHEN coalesce(summary.first_purchase_day, added.first_day) = added.first_day THEN added.first_net ELSE 0 END,
+        WHEN coalesce(summary.first_purchase_day, change.first_day) = change.first_day THEN change.first_day_net
+        ELSE 0 END,
     first_day_cost = summary.first_day_cost + CASE
-        WHEN coalesce(summary.first_purchase_day, added.first_day) = added.first_day THEN added.first_cost ELSE 0 END
-FROM unnest(CAST(:customer_ids AS text[]), CAST(:event_counts AS int[]), CAST(:adjustment_counts AS int[]),
-            CAST(:interaction_counts AS int[]),
-            CAST(:latest_order_event_ats AS timestamptz[]), CAST(:first_event_ats AS timestamptz[]),
-            CAST(:last_event_ats AS timestamptz[]))
-     AS touched (customer_id, event_count, adjustment_count, interaction_count, latest_order_event_at, first_event_at,
-                 last_event_at)
-LEFT JOIN added USING (customer_id)
-WHERE summary.workspace_id = :workspace_id AND summary.customer_id = touched.customer_id
+        WHEN coalesce(summary.first_purchase_day, change.first_day) = change.first_day THEN change.first_day_cost
+        ELSE 0 END
+FROM unnest({_arrays()}) AS change ({", ".join(SummaryChange._fields)})
+WHERE summary.workspace_id = :workspace_id AND summary.customer_id = change.customer_id
 """)
 
 
-async def apply_changes(connection: AsyncConnection, workspace_id: int, changes: SummaryChanges, now: datetime) -> None:
+async def apply_changes(
+    connection: AsyncConnection, workspace_id: int, changes: Sequence[SummaryChange], now: datetime
+) -> None:
     """Add a batch to the summaries of its customers, whose locks the caller holds.
 
-    An order may be given here only if its day is not before the customer's last purchase day and nothing adjusts it;
+    An order may be counted here only if its day is not before the customer's last purchase day and nothing adjusts it;
     customers with any other change are brought up to date by ``recompute_summaries`` afterwards.
     """
-    await connection.execute(
-        _APPLY_CHANGES,
-        {
-            "workspace_id": workspace_id,
-            "now": now,
-            **{name: getattr(changes, name) for name in SummaryChanges.__slots__},
-        },
-    )
+    columns = dict(zip(SummaryChange._fields, zip(*changes, strict=True), strict=True))
+    await connection.execute(_APPLY_CHANGES, {"workspace_id": workspace_id, "now": now, **columns})
 
 
 async def recompute_summaries(connection: AsyncConnection, workspace_id: int, customer_ids: Sequence[str]) -> None:

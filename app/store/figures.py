@@ -190,19 +190,20 @@ figures are the lifetime's and the caller puts them there.
 
 RECOMPUTE_SUMMARIES = text(f"""
 WITH {days_sql(_ONE_OF, until="'infinity'")},
+-- Every customer has a row, so that one with nothing left comes out with nothing.
+every AS (
+    SELECT * FROM booked
+    UNION ALL
+    SELECT customer_id, NULL, 0, 0, 0, 0 FROM unnest(CAST(:customer_ids AS text[])) AS asked (customer_id)
+),
 figures AS (
     SELECT customer_id, {_LIFETIME}
-    FROM ({_FIRST_DAY} FROM booked) AS days
+    FROM ({_FIRST_DAY} FROM every) AS days
     GROUP BY customer_id
 )
 UPDATE customer_summary AS summary
-SET ({", ".join(LIFETIME_COLUMNS)}) = (
-    coalesce(figures.order_count, 0), coalesce(figures.purchase_days, 0),
-    figures.first_purchase_day, figures.last_purchase_day,
-    {", ".join(f"coalesce(figures.{column}, 0)" for column in LIFETIME_COLUMNS[4:])}
-)
-FROM unnest(CAST(:customer_ids AS text[])) AS target (customer_id)
-LEFT JOIN figures USING (customer_id)
-WHERE summary.workspace_id = :workspace_id AND summary.customer_id = target.customer_id
+SET ({", ".join(LIFETIME_COLUMNS)}) = ({", ".join(f"figures.{column}" for column in LIFETIME_COLUMNS)})
+FROM figures
+WHERE summary.workspace_id = :workspace_id AND summary.customer_id = figures.customer_id
 """)
 """Bring the lifetime figures of the given customers up to date from all their orders."""

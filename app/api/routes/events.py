@@ -92,7 +92,9 @@ async def record_events(holder: EventsWriter, engine: Engine, request: Request) 
     Invalid events are named by index and hurt no other. Sending a batch again is always safe.
     """
     items, size_bytes = await _items(request)
-    receipt = await record(engine, holder.workspace, items, datetime.now(UTC), size_bytes)
+    # Batches wait here for their turn, not for a connection: reads must always find one.
+    async with request.app.state.write_turns:
+        receipt = await record(engine, holder.workspace, items, datetime.now(UTC), size_bytes)
     return EventReceipt(
         accepted=receipt.accepted,
         duplicates=receipt.duplicates,
