@@ -1,4 +1,7 @@
-"""What routes ask for: the database, the caller, and the parameters that several share."""
+"""What routes ask for: the database, the caller, and the parameters that several share.
+
+All of them are coroutines, even those that wait for nothing: a plain function would be called in a thread.
+"""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -19,7 +22,7 @@ _bearer = HTTPBearer(auto_error=False, scheme_name="key", description="A key of 
 _LONGEST_KEY = 256
 
 
-def _engine(request: Request) -> AsyncEngine:
+async def _engine(request: Request) -> AsyncEngine:
     engine: AsyncEngine = request.app.state.engine
     return engine
 
@@ -61,7 +64,7 @@ Cursor = Annotated[
 CustomerId = Id
 
 
-def _language(
+async def _language(
     response: Response,
     accept_language: Annotated[
         str, Header(max_length=500, description="Language of labels: `en` (default) or `zh`.", examples=["zh"])

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import asyncpg
 from sqlalchemy import text
@@ -39,9 +40,15 @@ def create_engine(database_url: str, *, pool_size: int = 10, statement_timeout_m
     )
 
 
+# Made once an engine: making one takes longer than a read.
+_FOR_READS: WeakKeyDictionary[AsyncEngine, AsyncEngine] = WeakKeyDictionary()
+
+
 def autocommit(engine: AsyncEngine) -> AsyncEngine:
     """The same pool for reads: a statement is its own transaction, so a read is one round trip instead of three."""
-    return engine.execution_options(isolation_level="AUTOCOMMIT")
+    if engine not in _FOR_READS:
+        _FOR_READS[engine] = engine.execution_options(isolation_level="AUTOCOMMIT")
+    return _FOR_READS[engine]
 
 
 async def plan_anew(connection: AsyncConnection) -> None:

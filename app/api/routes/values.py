@@ -23,7 +23,7 @@ router = APIRouter(tags=["values"])
 MOST_IDS = 1_000
 
 
-def _fits(request: Request) -> Fits:
+async def _fits(request: Request) -> Fits:
     fits: Fits = request.app.state.fits
     return fits
 
