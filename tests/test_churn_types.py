@@ -165,3 +165,22 @@ async def test_a_verdict_is_recorded_and_a_run_learns_from_it(told: Client, engi
     assert refused.status_code == 422
     done = await run(told, engine, as_of="2026-11-30T00:00:00Z")
     assert done["fitted"]["churn"]["learning"]["reason"] == "too_few_labels"
+
+
+async def test_a_mixed_story_spreads_its_weight_and_names_no_type_where_nothing_wins(client: Client) -> None:
+    def story(name: str, *parts: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        placed = order("o-1", occurred_at="2025-06-01T09:00:00Z", customer_id=name)
+        return [placed, *(event(kind, name, "2025-07-01T09:00:00Z", **data) for kind, data in parts)]
+
+    complaint = ("complaint.opened", {"complaint_id": "k-1", "severity": "high"})
+    rival = ("competitor.mentioned", {"competitor": "Rival"})
+    await client.record(*story("both", complaint, rival), *story("complaint", complaint), *story("rival", rival))
+    probabilities = {
+        name: (await client.get(f"/v1/customers/{name}/churn", as_of=AS_OF))["type_probabilities"]
+        for name in ("both", "complaint", "rival")
+    }
+    both, complaint_alone, rival_alone = probabilities.values()
+    assert rival_alone["competitive"] < both["competitive"] + both["negligent"]
+    assert both["negligent"] < complaint_alone["negligent"]
+    assert both["competitive"] < rival_alone["competitive"]
+    assert min(both["competitive"], both["negligent"]) > max(both["natural"], both["passive"])

@@ -197,3 +197,29 @@ async def test_schedule_queues_a_run_once_it_is_due(client: Client, engine: Asyn
     await finish_runs(client, engine)
     await runs.schedule_due_runs(engine)
     assert len((await client.get("/v1/runs"))["data"]) == 1
+
+
+async def test_a_run_that_a_killed_worker_left_behind_is_done_again(shop: Client, engine: AsyncEngine) -> None:
+    asked = (await shop.http.post("/v1/runs", json={"as_of": AS_OF})).json()
+    async with engine.begin() as connection:
+        number = (
+            await connection.execute(
+                text("UPDATE runs SET status = 'running', progress = 0.7 WHERE name = :name RETURNING id"),
+                {"name": asked["id"]},
+            )
+        ).scalar_one()
+    await runs.execute_run(engine, str(number).encode(), asyncio.Event())
+    done = await shop.get(f"/v1/runs/{asked['id']}")
+    assert (done["status"], done["customers"]) == ("succeeded", 31)
+    # The queue may hand it out once more: what is done stays done.
+    await runs.execute_run(engine, str(number).encode(), asyncio.Event())
+    assert await shop.get(f"/v1/runs/{asked['id']}") == done
+
+
+async def test_a_run_that_cannot_succeed_says_why_and_live_answers_go_on(client: Client, engine: AsyncEngine) -> None:
+    await client.record(*(order(f"o-{n}", "99999999999.99", "2025-12-01T00:00:00Z") for n in range(9_300)))
+    done = await run(client, engine)
+    assert (done["status"], done["error"]["code"]) == ("failed", "amount_too_large")
+    value = await client.get("/v1/customers/c-1/value", as_of=AS_OF)
+    assert value["rfm"]["net_spend"] == "929999999999907.00"
+    assert value["run_id"] is None
