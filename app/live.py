@@ -1,6 +1,5 @@
 """Use case: what customers are worth at any moment, from their events, by the fit of a run where there is one."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,11 +10,12 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.analytics.lifecycle import DEFAULT_LIMITS as STATUS_LIMITS
+from app.answer import Answer
 from app.churn_typing import Interactions, interactions_of
 from app.customers import unknown_customer
 from app.errors import Conflict, Gone, NotFound
-from app.explanation import OwnFigures, explain_scores
-from app.labels import Language, label
+from app.explanation import OwnFigures
+from app.labels import Language
 from app.runs import fitted_run, unknown_run
 from app.scoring import (
     COUNT_FIGURES,
@@ -27,7 +27,6 @@ from app.scoring import (
     Population,
     ScoreRow,
     day_number,
-    rfm_text,
     score_population,
 )
 from app.store import interactions as interaction_store
@@ -38,19 +37,7 @@ from app.store.engine import autocommit
 from app.store.populations import FoundCustomer
 from app.store.scores import ScoreFilter
 from app.store.workspaces import Workspace
-from app.value import (
-    Abc,
-    Churn,
-    Clv,
-    Evidence,
-    Explanation,
-    Interval,
-    Lifecycle,
-    RecommendedAction,
-    Rfm,
-    TypeProbabilities,
-    Value,
-)
+from app.value import Value
 from app.workspace_settings import WorkspaceSettings
 
 MOST_FITS = 256
@@ -127,7 +114,7 @@ async def live_values(
     scores = score_population(
         population, settings, run.fitted if run else None, horizon_days=horizon, interactions=interactions
     )
-    context = _Context(workspace, settings, run, as_of, "live", horizon, language)
+    context = Answer(workspace, settings, run, as_of, "live", horizon, language)
     values = [
         context.value(row if stored.get(row.customer_id) is None else _with_share(row, stored[row.customer_id]))
         for row in scores
@@ -191,7 +178,7 @@ async def cached_value(
             await _require_kept(connection, workspace, run)
             raise NotFound("The run did not score this customer.", code="not_scored")
         own = await _figures_of_run(connection, workspace, run, rows[0]) if explain else None
-    context = _Context(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days, language)
+    context = Answer(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days, language)
     value = context.value(rows[0])
     return replace(value, explanation=context.explanation(rows[0], own)) if explain else value
 
@@ -228,7 +215,7 @@ async def list_values(
         )
         if not rows:
             await _require_kept(connection, workspace, run)
-    context = _Context(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days, language)
+    context = Answer(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days, language)
     return ValueList(run.name, run.as_of, [context.value(row) for row in rows])
 
 
@@ -352,85 +339,3 @@ def _population(
         figures["window_order_count"] = figures["order_count"]
         figures["window_net_spend"] = figures["net_spend"]
     return Population(as_of_day, customer_ids, figures)
-
-
-@dataclass(frozen=True)
-class _Context:
-    """What all values of an answer share."""
-
-    workspace: Workspace
-    settings: WorkspaceSettings
-    run: FittedRun | None
-    as_of: datetime
-    source: str
-    horizon_days: int
-    language: Language
-
-    def value(self, row: Any) -> Value:
-        """The value that a row of scores tells: one just computed, or one that was stored."""
-        fit = self.run.fitted.clv if self.run else None
-        interval = None
-        if row.interval_low is not None:
-            interval = Interval(self.settings.clv.interval_level, row.interval_low, row.interval_high)
-        return Value(
-            customer_id=row.customer_id,
-            as_of=self.as_of,
-            source=self.source,
-            run_id=self.run.name if self.run else None,
-            currency=self.workspace.currency,
-            rfm=Rfm(
-                row.days_since_last_order,
-                row.order_count,
-                row.net_spend,
-                row.r,
-                row.f,
-                row.m,
-                rfm_text(row, self.run.fitted.rfm.k) if self.run else None,
-                row.segment,
-            ),
-            abc=Abc(row.abc_grade, row.abc_net_spend, row.cumulative_share),
-            clv=Clv(
-                basis=self.settings.clv.basis,
-                historical=row.clv_historical,
-                current=row.clv_current,
-                predicted=row.clv_predicted,
-                total=row.clv_total,
-                horizon_days=self.horizon_days,
-                expected_purchases=row.expected_purchases,
-                expected_purchase_value=row.expected_purchase_value,
-                p_alive=row.p_alive,
-                interval=interval,
-                method=fit.model if fit else None,
-                fallback_reason=fit.fallback_reason if fit else None,
-            ),
-            churn=_churn(row),
-            lifecycle=Lifecycle(row.lifecycle_status, row.lifecycle_stage),
-            recommended_action=RecommendedAction(
-                row.action, label("action", row.action, self.language) if row.action else None
-            ),
-            explanation=None,
-        )
-
-    def explanation(self, row: Any, own: OwnFigures | None) -> Explanation:
-        """Why the value is what it is. ``own`` are the figures that gave the row, where they are known."""
-        return explain_scores(
-            row,
-            own,
-            settings=self.settings,
-            fitted=self.run.fitted if self.run else None,
-            as_of_day=self.workspace.local_day(self.as_of),
-            horizon_days=self.horizon_days,
-            currency=self.workspace.currency,
-        )
-
-
-def _churn(row: Any) -> Churn:
-    evidence = json.loads(row.evidence) if isinstance(row.evidence, str) else row.evidence or []
-    return Churn(
-        row.churn_state,
-        row.churn_probability,
-        row.churn_type,
-        row.churn_subtype,
-        TypeProbabilities(*row.type_probabilities) if row.type_probabilities else None,
-        [Evidence(**{**told, "occurred_at": datetime.fromisoformat(told["occurred_at"])}) for told in evidence],
-    )
