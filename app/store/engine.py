@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -77,6 +77,10 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         if error.connection_invalidated:
             return True
+        if isinstance(error, InterfaceError):
+            # A connection that broke in the midst of a COPY can't even roll back. A value that could not be sent, a
+            # ValueError below, is a fault of ours.
+            return not isinstance(getattr(error.orig, "__cause__", None), ValueError)
         error = error.orig or error
     sqlstate = getattr(error, "sqlstate", None) or ""
     # 08: connection; 53: resources; 57P: shutdown, crash, starting up; 40: deadlock, given up on after some tries;
