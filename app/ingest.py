@@ -14,7 +14,6 @@ from decimal import Decimal
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.events import (
@@ -37,6 +36,7 @@ from app.store.customers import SummaryChange
 from app.store.engine import plan_anew
 from app.store.events import EventRow
 from app.store.workspaces import Workspace
+from app.transactions import committed
 
 FUTURE_TOLERANCE = timedelta(hours=24)
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,8 +48,6 @@ SUMMARISED = frozenset(("customer.created", "customer.updated", "order.placed", 
 INLINE_BYTES = 50_000
 """Larger batches are validated in a thread, so that other requests are answered meanwhile."""
 
-_TRIES = 5
-_RETRIED = {"40001", "40P01"}  # serialization_failure, deadlock_detected
 _ORDER_COLUMNS = {"order_id", "amount", "currency", "exchange_rate", "cost"}
 
 
@@ -218,14 +216,7 @@ async def record_candidates(
     """Store what is new among valid events, in one transaction, tried again where the database asks for it."""
     if not candidates:
         return Receipt()
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            async with engine.begin() as connection:
-                return await store_candidates(connection, workspace, candidates, received_at)
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) not in _RETRIED or tries_left == 0:
-                raise
-    raise AssertionError("unreachable")
+    return await committed(engine, lambda connection: store_candidates(connection, workspace, candidates, received_at))
 
 
 async def store_candidates(

@@ -11,14 +11,13 @@ import json
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 from sqlalchemy import Row
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.imports.mapping import ImportMapping, find_columns
@@ -33,6 +32,7 @@ from app.store import workspaces as workspace_store
 from app.store.engine import autocommit, is_outage
 from app.store.imports import BadRow
 from app.store.workspaces import Workspace
+from app.transactions import committed
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,6 @@ MAX_FRUITLESS_STARTS = 20
 """So often an import is begun without getting anywhere, before it is given up: its worker is killed each time."""
 
 ABANDONED_AFTER = timedelta(hours=1)
-_TRIES = 5
-_RETRIED = {"40001", "40P01"}  # serialization_failure, deadlock_detected
 
 # Where the columns of a mapping end up in an event, for the details of bad rows.
 _FIELD_OF_POINTER = {
@@ -150,7 +148,9 @@ class _Work:
                 upcoming = asyncio.ensure_future(self._read_chunk(self._chunk + 1))
                 while self._batch < len(batches):
                     is_last = self._batch == len(batches) - 1
-                    await self._transact(partial(self._store_batch, batch=batches[self._batch], is_last=is_last))
+                    await committed(
+                        self._engine, partial(self._store_batch, batch=batches[self._batch], is_last=is_last)
+                    )
                     self._batch += 1
                     self._pause()
                 self._chunk += 1
@@ -250,17 +250,6 @@ class _Work:
             return rejection.detail
         return f"{self._reader.name_column(name)}: {rejection.detail}"
 
-    async def _transact(self, step: Callable[[AsyncConnection], Awaitable[None]]) -> None:
-        """Commit one step, tried again where the database asks for it."""
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                async with self._engine.begin() as connection:
-                    await step(connection)
-                return
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in _RETRIED or tries_left == 0:
-                    raise
-
     async def _store_batch(self, connection: AsyncConnection, batch: Batch, is_last: bool) -> None:
         held = await self._hold(connection)
         if (held.chunks_done, held.batches_done) != (self._chunk, self._batch):
@@ -329,7 +318,7 @@ class _Work:
                 return
             batch = await asyncio.to_thread(self._order_batch, reader, rows)
             until: int = rows[-1].position
-            await self._transact(partial(self._store_order_batch, batch=batch, until=until))
+            await committed(self._engine, partial(self._store_order_batch, batch=batch, until=until))
             self._orders = until
             self._pause()
 
