@@ -13,7 +13,7 @@ from app.analytics.lifecycle import DEFAULT_LIMITS as STATUS_LIMITS
 from app.answer import Answer
 from app.churn_typing import Interactions, interactions_of
 from app.customers import unknown_customer
-from app.errors import Conflict, Gone, NotFound
+from app.errors import NotFound
 from app.explanation import OwnFigures
 from app.labels import Language
 from app.runs import fitted_run, unknown_run
@@ -37,6 +37,7 @@ from app.store.engine import autocommit
 from app.store.populations import FoundCustomer
 from app.store.scores import ScoreFilter
 from app.store.workspaces import Workspace
+from app.stored_run import no_run, require_kept, succeeded_run
 from app.value import Value
 from app.workspace_settings import WorkspaceSettings
 
@@ -175,7 +176,7 @@ async def cached_value(
         run = await _stored_run(connection, fits, workspace, run_name)
         rows = await score_store.find_scores(connection, workspace.id, run.id, run.partition, [customer_id])
         if not rows:
-            await _require_kept(connection, workspace, run)
+            await require_kept(connection, workspace, run)
             raise NotFound("The run did not score this customer.", code="not_scored")
         own = await _figures_of_run(connection, workspace, run, rows[0]) if explain else None
     context = Answer(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days, language)
@@ -214,7 +215,7 @@ async def list_values(
             limit=limit,
         )
         if not rows:
-            await _require_kept(connection, workspace, run)
+            await require_kept(connection, workspace, run)
     context = Answer(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days, language)
     return ValueList(run.name, run.as_of, [context.value(row) for row in rows])
 
@@ -238,26 +239,14 @@ async def _interactions(
 async def _run(connection: AsyncConnection, fits: Fits, workspace: Workspace, run_name: str | None) -> FittedRun | None:
     if run_name is None:
         return None if workspace.latest_run_id is None else await fits.get(connection, workspace.latest_run_id)
-    row = await run_store.find_run(connection, workspace.id, run_name)
-    if row is None:
-        raise unknown_run()
-    if row.status != "succeeded":
-        raise Conflict("The run has not succeeded.", code="run_not_succeeded")
-    return await fits.get(connection, row.id)
+    return await fits.get(connection, (await succeeded_run(connection, workspace, run_name)).id)
 
 
 async def _stored_run(connection: AsyncConnection, fits: Fits, workspace: Workspace, run_name: str | None) -> FittedRun:
     run = await _run(connection, fits, workspace, run_name)
     if run is None:
-        raise Conflict("There is no succeeded run yet: start one with POST /v1/runs.", code="no_run")
+        raise no_run()
     return run
-
-
-async def _require_kept(connection: AsyncConnection, workspace: Workspace, run: FittedRun) -> None:
-    """An empty answer of a run whose scores are gone is no answer."""
-    row = await run_store.find_run(connection, workspace.id, run.name)
-    if row is None or not row.kept:
-        raise Gone("The scores of this run are no longer kept: start again without it.", code="run_gone")
 
 
 async def _settings(connection: AsyncConnection, workspace: Workspace) -> WorkspaceSettings:

@@ -190,7 +190,6 @@ def fitted_run(row: Row[Any]) -> FittedRun:
         settings=WorkspaceSettings.model_validate_json(row.settings),
         fitted=Fitted.from_dict(json.loads(row.fitted)),
         partition=row.partition,
-        kept=row.kept,
     )
 
 

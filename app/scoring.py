@@ -395,4 +395,3 @@ class FittedRun:
     settings: WorkspaceSettings
     fitted: Fitted
     partition: int
-    kept: bool

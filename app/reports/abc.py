@@ -8,12 +8,12 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.analytics.pareto import GRADES, AbcBoundary, AbcFit
-from app.reports.stored_run import succeeded_run
 from app.reports.terms import CurrencyCode, RunId, Share, money_of, share_of
 from app.runs import fitted_run
 from app.scalars import Instant, SignedMoney
 from app.store.engine import autocommit
 from app.store.workspaces import Workspace
+from app.stored_run import succeeded_run
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ from app.analytics.signals import SUBTYPES, TYPES, UNKNOWN
 from app.catalogue import CATALOGUE, CATALOGUE_BY_NAME
 from app.labels import Language, label
 from app.reports.months import day_start, last_months, month_text
-from app.reports.stored_run import require_kept, succeeded_run
 from app.reports.terms import CurrencyCode, RunId
 from app.runs import fitted_run
 from app.scalars import Instant, SignedMoney
 from app.store import report_queries as store
 from app.store.engine import autocommit
 from app.store.workspaces import Workspace
+from app.stored_run import require_kept, succeeded_run
 
 DECILES = 10
 

@@ -14,7 +14,6 @@ from app.analytics.fit import FittedModel
 from app.analytics.gamma_gamma import INDEPENDENCE_LIMIT, FittedSpend
 from app.analytics.textbook import TextbookFit, TextbookGroup, value_textbook
 from app.labels import Language, label
-from app.reports.stored_run import require_kept, succeeded_run
 from app.reports.terms import CurrencyCode, RunId
 from app.runs import fitted_run
 from app.scalars import Instant, SignedMoney
@@ -22,6 +21,7 @@ from app.scoring import FittedRun
 from app.store import report_queries as store
 from app.store.engine import autocommit
 from app.store.workspaces import Workspace
+from app.stored_run import require_kept, succeeded_run
 
 MOST_BINS = 40
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)

@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.analytics.rfm import RfmFit
 from app.errors import Gone
 from app.explanation import cut_money
-from app.reports.stored_run import succeeded_run
 from app.reports.terms import ZERO, CurrencyCode, RunId, Segment, Share, mean, mean_money, share_of
 from app.runs import fitted_run
 from app.scalars import Instant, SignedMoney
@@ -20,6 +19,7 @@ from app.scoring import day_number
 from app.store import reports as store
 from app.store.engine import autocommit
 from app.store.workspaces import Workspace
+from app.stored_run import succeeded_run
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.analytics.churn import STATES
 from app.analytics.pareto import GRADES
 from app.errors import Conflict
-from app.reports.stored_run import succeeded_run
 from app.reports.terms import CurrencyCode, RunId
 from app.runs import fitted_run
 from app.scalars import Instant, SignedMoney
@@ -20,6 +19,7 @@ from app.scoring import FittedRun
 from app.store import reports as store
 from app.store.engine import autocommit
 from app.store.workspaces import Workspace
+from app.stored_run import succeeded_run
 
 
 @dataclass(frozen=True, slots=True)

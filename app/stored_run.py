@@ -1,4 +1,4 @@
-"""The stored run that a report speaks of."""
+"""The stored run that values and reports speak of."""
 
 from typing import Any
 
@@ -12,11 +12,15 @@ from app.store import runs as run_store
 from app.store.workspaces import Workspace
 
 
+def no_run() -> Conflict:
+    return Conflict("There is no succeeded run yet: start one with POST /v1/runs.", code="no_run")
+
+
 async def succeeded_run(connection: AsyncConnection, workspace: Workspace, name: str | None) -> Row[Any]:
     """The run of that name, or the latest, as it is stored now."""
     if name is None:
         if workspace.latest_run_id is None:
-            raise Conflict("There is no succeeded run yet: start one with POST /v1/runs.", code="no_run")
+            raise no_run()
         row = await run_store.find_run_by_number(connection, workspace.latest_run_id)
     else:
         row = await run_store.find_run(connection, workspace.id, name)
@@ -30,4 +34,4 @@ async def succeeded_run(connection: AsyncConnection, workspace: Workspace, name:
 async def require_kept(connection: AsyncConnection, workspace: Workspace, run: FittedRun) -> None:
     """Raises ``Gone`` where a run's scores are no longer there: asked after reading them, since they go all at once."""
     if not (await succeeded_run(connection, workspace, run.name)).kept:
-        raise Gone("The scores of this run are no longer kept.", code="run_gone")
+        raise Gone("The scores of this run are no longer kept: start again without it.", code="run_gone")
