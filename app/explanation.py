@@ -16,10 +16,12 @@ from app.analytics.churn import STATES
 from app.analytics.clv import ClvFit, drivers, mean_purchase_value
 from app.analytics.lifecycle import DEFAULT_LIMITS, OCCASIONAL, STAGES, STATUS_ACTIVE, STATUSES
 from app.analytics.pareto import AbcFit
+from app.analytics.population import UNITS_PER_CURRENCY
 from app.analytics.rfm import RfmFit
 from app.analytics.summary import YEAR_DAYS
 from app.analytics.textbook import TextbookFit
-from app.scoring import UNITS_PER_CURRENCY, Fitted, Population, day_number
+from app.scalars import money_of
+from app.scoring import Fitted, Population, day_number
 from app.value import (
     AbcBand,
     AbcExplanation,
@@ -96,7 +98,7 @@ def _rfm(row: Any, fit: RfmFit | None, as_of_day: int, currency: str) -> RfmExpl
             score=why.m.score,
             cut_points=[cut_money(cut) for cut in why.m.cut_points],
             next_score=why.m.next_score,
-            distance=None if why.m.distance is None else _money(round(why.m.distance * UNITS_PER_CURRENCY)),
+            distance=None if why.m.distance is None else money_of(round(why.m.distance * UNITS_PER_CURRENCY)),
         ),
     )
 
@@ -125,11 +127,11 @@ def _abc(row: Any, fit: AbcFit | None) -> AbcExplanation:
         net_spend=row.abc_net_spend,
         grade=row.abc_grade,
         boundaries=[
-            AbcBand(grade, None if last is None else _money(last.net_spend_units))
+            AbcBand(grade, None if last is None else money_of(last.net_spend_units))
             for grade, last in (("A", why.last_a), ("B", why.last_b))
         ],
         next_grade=why.next_grade,
-        distance=None if why.distance_units is None else _money(why.distance_units),
+        distance=None if why.distance_units is None else money_of(why.distance_units),
     )
 
 
@@ -266,16 +268,12 @@ def _lifecycle(row: Any, own: OwnFigures | None, as_of_day: date) -> LifecycleEx
         stage=why.stage,
         # Without the figures nobody knows whether the relationship is young, or spend grew.
         stage_rule=None if own is None and why.stage == "formation" else why.stage_reason,
-        half_year_net_spend=_money(half) if shown else None,
-        prior_half_year_net_spend=_money(prior) if shown else None,
-        decline_below=_money(ceil(prior * fall)) if shown else None,
-        growth_above=_money(floor(prior * growth)) if shown else None,
+        half_year_net_spend=money_of(half) if shown else None,
+        prior_half_year_net_spend=money_of(prior) if shown else None,
+        decline_below=money_of(ceil(prior * fall)) if shown else None,
+        growth_above=money_of(floor(prior * growth)) if shown else None,
     )
 
 
-def _money(units: int) -> Decimal:
-    return Decimal(units).scaleb(-4)
-
-
 def _rounded(money: float) -> Decimal:
-    return _money(round(money * UNITS_PER_CURRENCY))
+    return money_of(round(money * UNITS_PER_CURRENCY))

@@ -10,6 +10,8 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.analytics.lifecycle import DEFAULT_LIMITS as STATUS_LIMITS
+from app.analytics.population import UNITS_PER_CURRENCY
+from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, MONEY_FIGURES
 from app.answer import Answer
 from app.churn_typing import Interactions, interactions_of
 from app.customers import unknown_customer
@@ -18,11 +20,7 @@ from app.explanation import OwnFigures
 from app.labels import Language
 from app.runs import fitted_run, unknown_run
 from app.scoring import (
-    COUNT_FIGURES,
-    DAY_FIGURES,
     EPOCH_DAY,
-    MONEY_FIGURES,
-    UNITS_PER_CURRENCY,
     FittedRun,
     Population,
     ScoreRow,

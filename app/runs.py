@@ -312,9 +312,7 @@ async def _write(
             events = await interaction_store.read_interactions_of_range(
                 connection, workspace.id, part.customer_ids[0], part.customer_ids[-1], run.as_of
             )
-            scores = await asyncio.to_thread(
-                _score, workspace, run, settings, part, events, fit.fitted, fit.cumulative_share[rows]
-            )
+            scores = await asyncio.to_thread(_score, workspace, run, settings, part, events, fit, rows)
             await score_store.copy_scores(connection, workspace.id, run.id, partition, scores)
             await _report(engine, run.id, 0.4 + 0.5 * min(rows.stop, size) / size, size, ending)
         await score_store.copy_to_history(connection, run.id, partition, run.as_of)
@@ -340,20 +338,21 @@ def _score(
     settings: WorkspaceSettings,
     part: Population,
     events: Sequence[Row[Any]],
-    fitted: Fitted,
-    cumulative_share: NDArray[np.float64],
+    fit: FittedPopulation,
+    rows: slice,
 ) -> list[tuple[Any, ...]]:
-    """The rows that store the scores of a part of the population; evidence as the JSON text that its column takes."""
+    """The rows that store the scores of ``rows`` of the population; evidence as the JSON text that its column takes."""
     interactions = None
     if events:
         interactions = interactions_of(events, part.customer_ids, run.as_of, workspace.time_zone, settings.churn)
     scores = score_population(
         part,
         settings,
-        fitted,
+        fit.fitted,
         horizon_days=settings.clv.horizon_days,
         interactions=interactions,
-        cumulative_share=cumulative_share,
+        clv=fit.clv.part(rows),
+        cumulative_share=fit.cumulative_share[rows],
     )
     return [row._replace(evidence=json.dumps(row.evidence)) if row.evidence else row for row in scores]  # type: ignore[arg-type]
 

@@ -120,6 +120,11 @@ def storable(text: str) -> bool:
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def money_of(units: int) -> Decimal:
+    """Money of a number of ten-thousandths, in which exact money is counted outside of the database."""
+    return Decimal(units).scaleb(-4)
+
+
 def show_decimal(value: Decimal) -> str:
     """A decimal as the API shows it: at least two decimals, no exponent, no needless zeros."""
     text = f"{value:f}"

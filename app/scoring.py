@@ -16,40 +16,21 @@ from numpy.typing import NDArray
 from app.analytics.actions import ACTIONS, clv_tier, fit_clv_tiers, recommended_action
 from app.analytics.churn import AT_RISK, CHURNED, STATES, churn_state
 from app.analytics.churn_learning import Learned
-from app.analytics.clv import ClvFit, ClvValues, PurchaseDays, fit_clv, predict_clv, value_clv
+from app.analytics.clv import ClvFit, ClvValues, PurchaseDays, fit_clv, value_clv
 from app.analytics.lifecycle import STAGES, STATUSES, lifecycle_stage, lifecycle_status
 from app.analytics.pareto import GRADES, AbcFit, ParetoCurve, fit_abc, grade_by_boundaries
+from app.analytics.population import UNITS_PER_CURRENCY
 from app.analytics.rfm import RfmFit, fit_rfm, score_rfm, score_text
 from app.analytics.signals import SUBTYPES, TYPES
-from app.analytics.summary import CustomerFigures
+from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, MONEY_FIGURES, CustomerFigures
 from app.churn_typing import ChurnFit, ChurnTypes, Interactions, expert_weights, silent_types, type_customers
+from app.scalars import money_of
 from app.workspace_settings import WorkspaceSettings
 
 EPOCH_DAY = date(1970, 1, 1)
 SIGNIFICANT_DIGITS = 9
-UNITS_PER_CURRENCY = 10_000
-
-COUNT_FIGURES = (
-    "order_count",
-    "purchase_days",
-    "window_order_count",
-    "year_order_count",
-    "year_purchase_days",
-    "prior_year_order_count",
-)
-DAY_FIGURES = ("first_purchase_day", "last_purchase_day")
-MONEY_FIGURES = (
-    "net_spend",
-    "net_cost",
-    "order_spend",
-    "first_day_spend",
-    "first_day_cost",
-    "window_net_spend",
-    "year_net_spend",
-    "year_cost",
-    "half_net_spend",
-    "prior_half_net_spend",
-)
+CUSTOMERS_A_PIECE = 50_000
+"""So many are valued at once: their distributions take more room than their values."""
 
 
 def day_number(day: date) -> int:
@@ -78,9 +59,7 @@ class Population:
     @cached_property
     def arrays(self) -> CustomerFigures:
         """As the scores read them: money as float64."""
-        money: dict[str, Any] = {
-            name: self.figures[name].astype(np.float64) / UNITS_PER_CURRENCY for name in MONEY_FIGURES
-        }
+        money: dict[str, Any] = {name: _as_floats(self.figures[name]) for name in MONEY_FIGURES}
         whole: dict[str, Any] = {name: self.figures[name] for name in COUNT_FIGURES + DAY_FIGURES}
         return CustomerFigures(as_of_day=self.as_of_day, **whole, **money)
 
@@ -128,6 +107,7 @@ class FittedPopulation:
     """A fit, with what only the population as a whole can tell."""
 
     fitted: Fitted
+    clv: ClvValues
     cumulative_share: NDArray[np.float64]
     curve: ParetoCurve
 
@@ -168,9 +148,7 @@ def fit_population(
         lifespan_years=settings.clv.lifespan_years,
         purchase_days=purchase_days,
     )
-    predicted = predict_clv(
-        clv, arrays, segment, horizon_days=settings.clv.horizon_days, discount_rate=settings.clv.discount_rate
-    )
+    values = _value_in_pieces(population, settings, clv, segment)
     historical = population.on_basis(settings.clv.basis, "net_spend", "net_cost")
     churn = ChurnFit(
         method="inactivity" if settings.churn.method == "inactivity" or clv.purchases is None else "probability",
@@ -178,9 +156,36 @@ def fit_population(
         weights=learned.weights if learned else expert_weights(),
         learning=learned.summary() if learned else {},
         calibration=_churn_calibration(clv),
-        tiers=fit_clv_tiers(_as_floats(historical) + predicted),
+        tiers=fit_clv_tiers(_as_floats(historical) + values.predicted),
     )
-    return FittedPopulation(Fitted(rfm, abc.fit, clv, churn), abc.cumulative_share, abc.curve)
+    return FittedPopulation(Fitted(rfm, abc.fit, clv, churn), values, abc.cumulative_share, abc.curve)
+
+
+def _value(
+    population: Population, settings: WorkspaceSettings, fit: ClvFit, segment: NDArray[np.int8], horizon_days: int
+) -> ClvValues:
+    return value_clv(
+        fit,
+        population.arrays,
+        segment,
+        horizon_days=horizon_days,
+        discount_rate=settings.clv.discount_rate,
+        interval_level=settings.clv.interval_level,
+        churn_horizon_days=settings.churn.horizon_days,
+    )
+
+
+def _value_in_pieces(
+    population: Population, settings: WorkspaceSettings, fit: ClvFit, segment: NDArray[np.int8]
+) -> ClvValues:
+    """The values of a whole population over the horizon of the settings, in bounded memory."""
+    pieces = [
+        _value(population.part(rows), settings, fit, segment[rows], settings.clv.horizon_days)
+        for rows in (
+            slice(start, start + CUSTOMERS_A_PIECE) for start in range(0, max(segment.size, 1), CUSTOMERS_A_PIECE)
+        )
+    ]
+    return ClvValues.joined(pieces)
 
 
 def _churn_calibration(clv: ClvFit) -> dict[str, Any] | None:
@@ -235,12 +240,13 @@ def score_population(
     *,
     horizon_days: int,
     interactions: Interactions | None = None,
+    clv: ClvValues | None = None,
     cumulative_share: NDArray[np.float64] | None = None,
 ) -> list[ScoreRow]:
     """Score customers, with the fit of a run or, where there is none, with what needs no population.
 
-    ``interactions`` are those of the same customers, None where there are none. ``cumulative_share`` is the
-    population's, NaN where it no longer holds.
+    ``interactions`` are those of the same customers, None where there are none. ``clv`` are their values by ``fitted``
+    where these are known already. ``cumulative_share`` is the population's, NaN where it no longer holds.
     """
     arrays = population.arrays
     has_order = arrays.has_order
@@ -250,7 +256,6 @@ def score_population(
     segments: tuple[str, ...] = ()
     r = f = m = segment = grade = no_code
     abc_units = population.on_basis(settings.abc.basis, "net_spend", "net_cost")
-    clv: ClvValues | None = None
     if fitted is not None:
         scores = score_rfm(
             fitted.rfm,
@@ -263,15 +268,7 @@ def score_population(
         )
         r, f, m, segment, segments = scores.r, scores.f, scores.m, scores.segment, fitted.rfm.segments
         grade = grade_by_boundaries(fitted.abc, abc_units, has_order, population.customer_ids)
-        clv = value_clv(
-            fitted.clv,
-            arrays,
-            segment,
-            horizon_days=horizon_days,
-            discount_rate=settings.clv.discount_rate,
-            interval_level=settings.clv.interval_level,
-            churn_horizon_days=settings.churn.horizon_days,
-        )
+        clv = clv or _value(population, settings, fitted.clv, segment, horizon_days)
     state = churn_state(
         days_since,
         has_order,
@@ -361,7 +358,7 @@ def _units(money: NDArray[np.float64]) -> list[int | None]:
 
 
 def _money(units: Sequence[int | None]) -> list[Decimal | None]:
-    return [None if one is None else Decimal(one).scaleb(-4) for one in units]
+    return [None if one is None else money_of(one) for one in units]
 
 
 def _significant(values: NDArray[np.float64]) -> NDArray[np.float64]:

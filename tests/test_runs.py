@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import runs
+from app import runs, scoring
 from tests.conftest import Client, event, order
 
 AS_OF = "2026-01-01T00:00:00Z"
@@ -74,6 +74,7 @@ async def test_a_large_run_has_a_partition_of_its_own_and_reads_the_same(
     before = (await shop.get("/v1/values", limit=1000))["data"]
     monkeypatch.setattr(runs, "LARGE_RUN_CUSTOMERS", 10)
     monkeypatch.setattr(runs, "CUSTOMERS_A_WRITE", 7)
+    monkeypatch.setattr(scoring, "CUSTOMERS_A_PIECE", 9)
     large = await run(shop, engine)
     after = (await shop.get("/v1/values", limit=1000))["data"]
     assert small["id"] != large["id"]

@@ -119,6 +119,15 @@ class ClvValues:
     interval_high: NDArray[np.float64]
     churn_probability: NDArray[np.float64]
 
+    def part(self, rows: slice) -> "ClvValues":
+        """The values of some of the customers."""
+        return ClvValues(*(getattr(self, name)[rows] for name in self.__slots__))
+
+    @classmethod
+    def joined(cls, parts: Sequence["ClvValues"]) -> "ClvValues":
+        """The values of all customers, from those of parts that follow one another."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
+
 
 def mean_purchase_value(figures: CustomerFigures, basis: Basis) -> NDArray[np.float64]:
     """The mean value of a repeat purchase day, shape (n,): of spend, or of spend less cost; 0 where there is none."""
@@ -289,28 +298,6 @@ def drivers(
             predicted = float((purchases * purchase_value(fit.spend, history[0], np.array([value])))[0])
         found.append(Driver(name, figure, median, predicted))
     return found
-
-
-def predict_clv(
-    fit: ClvFit,
-    figures: CustomerFigures,
-    segment: NDArray[np.int8],
-    *,
-    horizon_days: int,
-    discount_rate: float,
-) -> NDArray[np.float64]:
-    """Only the predicted value of ``value_clv``, shape (n,), NaN without a counted order."""
-    if fit.purchases is None or fit.spend is None or not figures.has_order.any():
-        values = value_textbook(fit.textbook, segment=segment, has_order=figures.has_order, horizon_days=horizon_days)
-        return values.predicted
-    predicted = np.full(segment.size, np.nan)
-    buyers = np.flatnonzero(figures.has_order)
-    x, t_x, T = (
-        column[buyers].astype(np.float64) for column in (figures.frequency, figures.recency_days, figures.T_days)
-    )
-    purchases = predictive.discounted_purchases(fit.purchases, x, t_x, T, horizon_days, discount_rate)
-    predicted[buyers] = purchases * purchase_value(fit.spend, x, mean_purchase_value(figures, fit.basis)[buyers])
-    return predicted
 
 
 def value_clv(

@@ -172,6 +172,29 @@ def summarise(
     )
 
 
+COUNT_FIGURES = (
+    "order_count",
+    "purchase_days",
+    "window_order_count",
+    "year_order_count",
+    "year_purchase_days",
+    "prior_year_order_count",
+)
+DAY_FIGURES = ("first_purchase_day", "last_purchase_day")
+MONEY_FIGURES = (
+    "net_spend",
+    "net_cost",
+    "order_spend",
+    "first_day_spend",
+    "first_day_cost",
+    "window_net_spend",
+    "year_net_spend",
+    "year_cost",
+    "half_net_spend",
+    "prior_half_net_spend",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class CustomerFigures:
     """The figures of ``n`` customers as arrays of shape (n,), as of one day.

@@ -8,9 +8,9 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.analytics.pareto import GRADES, AbcBoundary, AbcFit
-from app.reports.terms import CurrencyCode, RunId, Share, money_of, share_of
+from app.reports.terms import CurrencyCode, RunId, Share, share_of
 from app.runs import fitted_run
-from app.scalars import Instant, SignedMoney
+from app.scalars import Instant, SignedMoney, money_of
 from app.store.engine import autocommit
 from app.store.workspaces import Workspace
 from app.stored_run import succeeded_run

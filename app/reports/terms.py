@@ -24,8 +24,3 @@ def mean(total: int | Decimal, count: int) -> float | None:
 
 def mean_money(total: Decimal, count: int) -> Decimal | None:
     return (total / count).quantize(_PLACES, ROUND_HALF_EVEN) if count else None
-
-
-def money_of(units: int) -> Decimal:
-    """Money of a number of ten-thousandths."""
-    return Decimal(units).scaleb(-4)

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import asyncpg as dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.analytics.population import TotalTooLarge
-from app.analytics.summary import YEAR_DAYS
+from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, YEAR_DAYS
 from app.store.engine import driver_connection
 from app.store.figures import (
     FIGURE_COLUMNS,
@@ -26,8 +26,6 @@ from app.store.figures import (
 CUSTOMERS_A_PIECE = 50_000
 _DIALECT: Any = dialect.dialect()  # type: ignore[no-untyped-call]
 _CELL = (("length_", ">i4"), ("value_", ">i8"))
-_DAYS = ("first_purchase_day", "last_purchase_day")
-_COUNTS = tuple(name for name in FIGURE_COLUMNS if name.endswith(("_count", "_days")))
 
 
 class FoundCustomer(NamedTuple):
@@ -81,9 +79,9 @@ async def read_customers(
 
 def _whole(name: str) -> str:
     """A figure as a bigint: days since 1970, or ten-thousandths of the currency unit, or a count; 0 for none."""
-    if name in _DAYS:
+    if name in DAY_FIGURES:
         return f"coalesce(figures.{name} - DATE '1970-01-01', 0)::bigint"
-    if name in _COUNTS:
+    if name in COUNT_FIGURES:
         return f"coalesce(figures.{name}, 0)::bigint"
     return f"(coalesce(figures.{name}, 0) * 10000)::bigint"
 
