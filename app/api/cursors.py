@@ -27,6 +27,10 @@ def encode_cursor(listing: str, filters: Mapping[str, Any], position: list[str |
     return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
 
 
+def invalid_cursor() -> InvalidRequest:
+    return InvalidRequest("cursor is not one that this list gave out.", code="invalid_cursor", pointer="cursor")
+
+
 def decode_cursor(listing: str, filters: Mapping[str, Any], cursor: str, *kinds: type) -> list[Any]:
     """The position that ``encode_cursor`` was given: one key of each of ``kinds``.
 
@@ -38,9 +42,7 @@ def decode_cursor(listing: str, filters: Mapping[str, Any], cursor: str, *kinds:
         fingerprint, *keys = content
         position = [_read_key(key, kind) for key, kind in zip(keys, kinds, strict=True)]
     except (binascii.Error, ValueError, TypeError, RecursionError):
-        raise InvalidRequest(
-            "cursor is not one that this list gave out.", code="invalid_cursor", pointer="cursor"
-        ) from None
+        raise invalid_cursor() from None
     if fingerprint != _fingerprint(listing, filters):
         raise InvalidRequest(
             "cursor belongs to another list or to other filters: start again without it.",

@@ -5,6 +5,7 @@ All of them are coroutines, even those that wait for nothing: a plain function w
 
 import re
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Header, Query, Request, Response, Security
@@ -12,7 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import workspaces
-from app.errors import Forbidden, Unauthenticated
+from app.errors import Forbidden, InvalidRequest, Unauthenticated
 from app.labels import LANGUAGES, Language
 from app.scalars import Id
 from app.store.workspaces import KeyHolder
@@ -62,6 +63,13 @@ Cursor = Annotated[
     Query(max_length=2_000, description="`next_cursor` of the page before; empty for the first page."),
 ]
 CustomerId = Id
+
+
+def bounded(as_of: datetime | None, pointer: str = "as_of") -> datetime | None:
+    """The moment asked for, if it is one that figures can speak of; raises ``InvalidRequest`` if not."""
+    if as_of is not None and not 1970 <= as_of.year <= 2999:
+        raise InvalidRequest("as_of must be from 1970 to 2999.", pointer=pointer)
+    return as_of
 
 
 async def _language(

@@ -5,9 +5,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app.api.dependencies import CustomerId, Engine, ScoresReader
+from app.api.dependencies import CustomerId, Engine, ScoresReader, bounded
 from app.api.problems import responses
-from app.api.routes.values import bounded
 from app.reports import satisfaction as satisfaction_reports
 from app.reports.months import MOST_MONTHS
 from app.reports.satisfaction import CustomerSatisfaction, SatisfactionReport

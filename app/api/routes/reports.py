@@ -5,9 +5,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from app.api.dependencies import Engine, ScoresReader
+from app.api.dependencies import Engine, ScoresReader, bounded
 from app.api.problems import responses
-from app.api.routes.values import bounded
 from app.reports.abc import AbcReport, abc_report
 from app.reports.months import MOST_MONTHS
 from app.reports.overview import Overview, overview_report

@@ -6,10 +6,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import runs
-from app.api.cursors import decode_cursor, encode_cursor
-from app.api.dependencies import Admin, Cursor, Engine, Limit, RunsWriter, ScoresReader
+from app.api.cursors import decode_cursor, encode_cursor, invalid_cursor
+from app.api.dependencies import Admin, Cursor, Engine, Limit, RunsWriter, ScoresReader, bounded
 from app.api.problems import responses
-from app.errors import InvalidRequest
 from app.runs import RunRecord, SettingsRecord
 from app.scalars import Id, Instant
 from app.workspace_settings import AbcPart, ChurnPart, ClvPart, RfmPart, RunsPart
@@ -120,9 +119,8 @@ def _settings(record: SettingsRecord) -> Settings:
 async def start_run(holder: RunsWriter, engine: Engine, body: RunRequest | None = None) -> Run:
     """Fits the population and stores every customer's scores. Runs of a workspace follow one another."""
     body = body or RunRequest()
-    if body.as_of is not None and not 1970 <= body.as_of.year <= 2999:
-        raise InvalidRequest("as_of must be from 1970 to 2999.", pointer="/as_of")
-    return _run(await runs.request_run(engine, holder.workspace, body.as_of, body.settings))
+    as_of = bounded(body.as_of, pointer="/as_of")
+    return _run(await runs.request_run(engine, holder.workspace, as_of, body.settings))
 
 
 @router.get("/v1/runs", tags=["runs"], summary="List runs", response_model=RunPage, responses=responses())
@@ -132,7 +130,7 @@ async def list_runs(holder: ScoresReader, engine: Engine, limit: Limit = 100, cu
     if cursor:
         (before,) = decode_cursor("runs", {}, cursor, int)
         if not 0 <= before < 2**31:
-            raise InvalidRequest("cursor is not one that this list gave out.", code="invalid_cursor", pointer="cursor")
+            raise invalid_cursor()
     records = await runs.list_runs(engine, holder.workspace, before, limit + 1)
     page = records[:limit]
     return RunPage.model_construct(

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import live
-from app.api.cursors import decode_cursor, encode_cursor
-from app.api.dependencies import AcceptedLanguage, Cursor, CustomerId, Engine, Limit, ScoresReader
+from app.api.cursors import decode_cursor, encode_cursor, invalid_cursor
+from app.api.dependencies import AcceptedLanguage, Cursor, CustomerId, Engine, Limit, ScoresReader, bounded
 from app.api.problems import responses
 from app.errors import InvalidRequest
 from app.live import Fits
@@ -106,12 +106,6 @@ async def _read_value(
     return await live.cached_value(
         engine, fits, holder.workspace, customer_id, moment.run_id, language, explain=explain
     )
-
-
-def bounded(as_of: datetime | None) -> datetime | None:
-    if as_of is not None and not 1970 <= as_of.year <= 2999:
-        raise InvalidRequest("as_of must be from 1970 to 2999.", pointer="as_of")
-    return as_of
 
 
 CustomerValue = Annotated[Value, Depends(_value)]
@@ -320,4 +314,4 @@ def _position(column: str, position: Any) -> Any:
             return float(position)
     elif isinstance(position, int) and abs(position) < 2**31:
         return position
-    raise InvalidRequest("cursor is not one that this list gave out.", code="invalid_cursor", pointer="cursor")
+    raise invalid_cursor()
