@@ -1,61 +1,41 @@
 """Use case: record events, each exactly once, whatever order and however often they come.
 
-A batch is one transaction. It locks its customers in sorted order, which makes it the only writer of them; reads
-which of its events and orders are known; decides a verdict for each event in the batch's order; and writes what is
-new together with the summaries it changes. What the receipt acknowledges is committed.
+A batch is one transaction. It locks its customers in sorted order, which makes it the only writer of them; knows
+which of its events and orders are stored already; decides a verdict for each event in the batch's order; and writes
+what is new together with the summaries it changes. What the receipt acknowledges is committed.
+
+Nearly all batches bring only what is new, so a batch is first written as if all of it were: the unique keys of events
+and orders tell where it is not, and then everything is undone and looked up under the locks.
 """
 
 import asyncio
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.events import (
-    BaseEvent,
-    CustomerProfileData,
-    Event,
-    EventData,
-    OrderCancelledData,
-    OrderPlaced,
-    OrderPlacedData,
-    OrderRefunded,
-    OrderRefundedData,
-    any_event,
-)
-from app.rejections import Rejection, reject_invalid
-from app.scalars import MONEY_LIMIT, MONEY_PLACES
+from app.candidates import Candidates, prepare
+from app.events import ADJUSTING_TYPES, PROFILE_TYPES
+from app.rejections import Rejection
+from app.scalars import MONEY_PLACES
 from app.store import customers as customer_store
 from app.store import events as event_store
 from app.store.customers import SummaryChange
-from app.store.engine import plan_anew
+from app.store.engine import is_unique_violation, plan_anew
 from app.store.events import EventRow
 from app.store.workspaces import Workspace
 from app.transactions import committed
 
-FUTURE_TOLERANCE = timedelta(hours=24)
-EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-ORDER_EVENTS = frozenset(("order.placed", "order.cancelled", "order.refunded"))
 ZERO = Decimal(0)
-SUMMARISED = frozenset(("customer.created", "customer.updated", "order.placed", "order.cancelled", "order.refunded"))
-"""Events that profile and figures are made of; all others are interactions, which speak of churn."""
-
 INLINE_BYTES = 50_000
 """Larger batches are validated in a thread, so that other requests are answered meanwhile."""
 
-_ORDER_COLUMNS = {"order_id", "amount", "currency", "exchange_rate", "cost"}
-
-
-class Unreadable:
-    """Stands where an event should be that could not even be parsed; ``detail`` says why."""
-
-    def __init__(self, detail: str) -> None:
-        self.detail = detail
+_resent: set[int] = set()
+"""Workspaces whose last batch had known events in it: whoever sends one batch again tends to send the next again."""
 
 
 @dataclass(slots=True)
@@ -67,15 +47,6 @@ class Receipt:
     @property
     def rejected(self) -> int:
         return len(self.errors)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A valid event with the row that stores it, at its place in the batch."""
-
-    index: int
-    event: BaseEvent
-    row: EventRow
 
 
 async def record_events(
@@ -95,206 +66,112 @@ async def record_events(
     return receipt
 
 
-def prepare(
-    workspace: Workspace, items: Sequence[Any], received_at: datetime
-) -> tuple[list[Candidate], list[Rejection]]:
-    """Validate a batch and make the rows of its valid events; pure but for the time it takes."""
-    events, rejections = _validate(items)
-    candidates = []
-    latest = received_at + FUTURE_TOLERANCE
-    for index, event in events:
-        rejection = _inadmissible(workspace, index, event, latest)
-        if rejection is None:
-            candidates.append(Candidate(index, event, _row(workspace, event, received_at)))
-        else:
-            rejections.append(rejection)
-    return candidates, rejections
-
-
-def _validate(items: Sequence[Any]) -> tuple[list[tuple[int, Event]], list[Rejection]]:
-    """Validate one by one: a call for all would let nothing else happen meanwhile, not even in other threads."""
-    events: list[tuple[int, Event]] = []
-    rejections: list[Rejection] = []
-    validate = any_event.validate_python
-    for index, item in enumerate(items):
-        try:
-            events.append((index, validate(item)))
-        except ValidationError as error:
-            rejections.append(reject_invalid(index, item, error))
-    return events, rejections
-
-
-def _inadmissible(workspace: Workspace, index: int, event: Event, latest: datetime) -> Rejection | None:
-    """What can't be told from the event alone: the clock and the workspace's currency have a say."""
-
-    def reject(code: str, detail: str, pointer: str) -> Rejection:
-        return Rejection(index, event.id, code, detail, pointer)
-
-    if not EARLIEST <= event.occurred_at <= latest:
-        return reject(
-            "occurred_at_out_of_range",
-            "occurred_at must not be before 1970 nor more than 24 hours ahead.",
-            "/occurred_at",
-        )
-    if isinstance(event, OrderPlaced | OrderRefunded):
-        data = event.data
-        if isinstance(event, OrderRefunded) and data.order_id is not None:
-            return None
-        if data.currency != workspace.currency and data.exchange_rate is None:
-            return reject(
-                "exchange_rate_required",
-                "exchange_rate is required where currency is not the workspace's.",
-                "/data/exchange_rate",
-            )
-        if data.currency == workspace.currency and data.exchange_rate not in (None, 1):
-            return reject(
-                "exchange_rate_not_one",
-                "exchange_rate must be left out, or 1, in the workspace's own currency.",
-                "/data/exchange_rate",
-            )
-        if data.exchange_rate is not None:
-            for name in ("amount", "cost"):
-                money = getattr(data, name, None)
-                if money is not None and money * data.exchange_rate >= MONEY_LIMIT:
-                    return reject(
-                        "invalid_value",
-                        f"{name} must be below 100000000000 in the workspace's currency.",
-                        f"/data/{name}",
-                    )
-    return None
-
-
-def _row(workspace: Workspace, event: Event, received_at: datetime) -> EventRow:
-    """The row that stores an event. Content that compares equal has equal fingerprints."""
-    data = event.data
-    order_id = getattr(data, "order_id", None)
-    amount = getattr(data, "amount", None)
-    currency = getattr(data, "currency", None)
-    rate = getattr(data, "exchange_rate", None)
-    if rate == 1 and currency == workspace.currency:
-        rate = None
-    cost = getattr(data, "cost", None)
-    rest = _without_column(data)
-    # No two contents make the same text: of these fields none can have a line break but the last.
-    content = [event.type, event.occurred_at.isoformat()]
-    content += ["" if value is None else str(value) for value in (order_id, amount, currency, rate, cost, rest)]
-    return EventRow(
-        workspace.id,
-        event.customer_id,
-        event.id,
-        event.type,
-        event.occurred_at,
-        received_at,
-        hashlib.blake2b("\n".join(content).encode(), digest_size=16).digest(),
-        workspace.local_day(event.occurred_at),
-        order_id,
-        amount,
-        currency,
-        rate,
-        cost,
-        rest,
-    )
-
-
-def _without_column(data: EventData) -> str | None:
-    """The fields that have no column of their own, as JSON; None where there is none."""
-    if isinstance(data, OrderPlacedData) and data.channel is None and data.campaign_id is None and data.items is None:
-        return None
-    if isinstance(data, OrderCancelledData | OrderRefundedData):
-        return None
-    if isinstance(data, CustomerProfileData):
-        # Null takes a field away, so it is content here.
-        rest = data.model_dump_json(exclude_unset=True)
-    else:
-        rest = data.model_dump_json(exclude_none=True, exclude=_ORDER_COLUMNS)
-    return None if rest == "{}" else rest
-
-
 async def record_candidates(
-    engine: AsyncEngine, workspace: Workspace, candidates: Sequence[Candidate], received_at: datetime
+    engine: AsyncEngine, workspace: Workspace, candidates: Candidates, received_at: datetime
 ) -> Receipt:
     """Store what is new among valid events, in one transaction, tried again where the database asks for it."""
-    if not candidates:
+    if not candidates.rows:
         return Receipt()
     return await committed(engine, lambda connection: store_candidates(connection, workspace, candidates, received_at))
 
 
 async def store_candidates(
-    connection: AsyncConnection, workspace: Workspace, candidates: Sequence[Candidate], received_at: datetime
+    connection: AsyncConnection, workspace: Workspace, candidates: Candidates, received_at: datetime
 ) -> Receipt:
-    """The transaction's body: lock, look, decide, write."""
+    """The transaction's body: write, and where something proves to be known, lock, look, decide and write."""
     await plan_anew(connection)
-    customer_ids = sorted({candidate.row.customer_id for candidate in candidates})
-    locked = await customer_store.lock_customers(connection, workspace.id, customer_ids, received_at)
-    known_events, known_orders = await _find_known(connection, workspace, candidates, locked)
-    receipt, new = _decide(candidates, known_events, known_orders)
+    if workspace.id not in _resent and not any(map(_must_fit_its_order, candidates.rows)):
+        receipt, new = _decide(candidates, {}, {})
+        try:
+            async with connection.begin_nested():
+                await _write(connection, workspace, new, received_at)
+        except DBAPIError as error:
+            if not is_unique_violation(error):
+                raise
+        else:
+            return receipt
+    customer_ids = sorted({row.customer_id for row in candidates.rows})
+    await customer_store.lock_customers(connection, workspace.id, customer_ids, received_at)
+    receipt, new = _decide(candidates, *await _find_known(connection, workspace, candidates.rows))
     if new:
-        await event_store.insert_events(connection, new)
-        await _update_summaries(connection, workspace, new, locked, received_at)
+        await _write(connection, workspace, new, received_at)
+    if len(new) < len(candidates.rows):
+        _resent.add(workspace.id)
+    else:
+        _resent.discard(workspace.id)
     return receipt
 
 
 async def _find_known(
-    connection: AsyncConnection, workspace: Workspace, candidates: Iterable[Candidate], locked: dict[str, Any]
+    connection: AsyncConnection, workspace: Workspace, rows: Sequence[EventRow]
 ) -> tuple[dict[tuple[str, str], bytes], dict[tuple[str, str], Any]]:
-    """What is stored already of the events and orders that the batch speaks of. New customers have nothing."""
-    rows = [candidate.row for candidate in candidates if locked[candidate.row.customer_id].event_count]
-    if not rows:
-        return {}, {}
+    """What is stored already of the events and orders that the batch speaks of."""
     known_events = await event_store.find_events(
         connection, workspace.id, [row.customer_id for row in rows], [row.event_id for row in rows]
     )
-    about_orders = sorted({(row.customer_id, row.order_id) for row in rows if row.order_id and _needs_order(row)})
+    about_orders = {
+        (row.customer_id, row.order_id) for row in rows if row.type == "order.placed" or _must_fit_its_order(row)
+    }
     if not about_orders:
         return known_events, {}
-    known_orders = await event_store.find_orders(
-        connection, workspace.id, [customer for customer, _ in about_orders], [order for _, order in about_orders]
+    customer_ids, order_ids = zip(*about_orders, strict=True)
+    return known_events, await event_store.find_orders(connection, workspace.id, customer_ids, order_ids)
+
+
+def _must_fit_its_order(row: EventRow) -> bool:
+    """Whether an event may be refused for what the order that it names says."""
+    return (
+        row.type == "order.refunded"
+        and row.order_id is not None
+        and (row.currency is not None or row.exchange_rate is not None)
     )
-    return known_events, known_orders
-
-
-def _needs_order(row: EventRow) -> bool:
-    if row.type == "order.placed":
-        return True
-    return row.type == "order.refunded" and (row.currency is not None or row.exchange_rate is not None)
 
 
 def _decide(
-    candidates: Iterable[Candidate],
+    candidates: Candidates,
     known_events: dict[tuple[str, str], bytes],
     known_orders: dict[tuple[str, str], Any],
 ) -> tuple[Receipt, list[EventRow]]:
     """A verdict for each event in the batch's order; the first of two that disagree wins."""
     receipt = Receipt()
     new: list[EventRow] = []
-    for candidate in candidates:
-        row = candidate.row
+
+    def reject(place: int, row: EventRow, code: str, detail: str, pointer: str) -> None:
+        receipt.errors.append(Rejection(place, row.event_id, code, detail, pointer))
+
+    for place, row in zip(candidates.places, candidates.rows, strict=True):
         identity = (row.customer_id, row.event_id)
         stored = known_events.get(identity)
         order = known_orders.get((row.customer_id, row.order_id)) if row.order_id is not None else None
-        if stored is None and row.type == "order.placed" and order is not None:
-            stored = order.fingerprint
-            conflict = ("order_conflict", "This order is recorded already with other content.", "/data/order_id")
-        else:
-            conflict = ("event_conflict", "This event id is recorded already with other content.", "/id")
-        if stored == row.fingerprint:
-            receipt.duplicates += 1
-        elif stored is not None:
-            receipt.errors.append(Rejection(candidate.index, row.event_id, *conflict))
-        elif row.type == "order.refunded" and order is not None and not _same_currency(row, order):
-            receipt.errors.append(
-                Rejection(
-                    candidate.index,
-                    row.event_id,
-                    "currency_mismatch",
-                    "A refund that names an order is in that order's currency and rate: leave currency out.",
-                    "/data/currency",
+        is_order = row.type == "order.placed"
+        if stored is not None:
+            if stored == row.fingerprint:
+                receipt.duplicates += 1
+            else:
+                reject(place, row, "event_conflict", "This event id is recorded already with other content.", "/id")
+        elif is_order and order is not None:
+            if order.fingerprint == row.fingerprint:
+                receipt.duplicates += 1
+            else:
+                reject(
+                    place,
+                    row,
+                    "order_conflict",
+                    "This order is recorded already with other content.",
+                    "/data/order_id",
                 )
+        elif order is not None and _must_fit_its_order(row) and not _same_currency(row, order):
+            reject(
+                place,
+                row,
+                "currency_mismatch",
+                "A refund that names an order is in that order's currency and rate: leave currency out.",
+                "/data/currency",
             )
         else:
             new.append(row)
             known_events[identity] = row.fingerprint
-            if row.type == "order.placed":
+            if is_order:
                 known_orders[(row.customer_id, row.order_id or "")] = row
     receipt.accepted = len(new)
     return receipt, new
@@ -306,25 +183,64 @@ def _same_currency(refund: EventRow, order: Any) -> bool:
     )
 
 
-def _adds_up(placed: Sequence[EventRow], before: Any) -> bool:
-    """Whether new orders just add to a summary: nothing adjusts them, and none is before the last purchase day."""
-    last_day = before.last_purchase_day
-    return not before.adjustment_count and (last_day is None or min(row.local_day for row in placed) >= last_day)
+async def _write(
+    connection: AsyncConnection, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime
+) -> None:
+    """Store new events and bring the summaries of their customers up to date, adding where that is enough.
+
+    The summaries come first, in sorted order: they are the locks.
+    """
+    by_customer: dict[str, list[EventRow]] = {}
+    for row in rows:
+        by_customer.setdefault(row.customer_id, []).append(row)
+    changes = {customer_id: _change(customer_id, by_customer[customer_id]) for customer_id in sorted(by_customer)}
+    added = await customer_store.add_changes(connection, workspace.id, list(changes.values()), received_at)
+    recomputed = [change.customer_id for change in changes.values() if change.adjustment_count]
+    others = [change for customer_id, change in changes.items() if customer_id not in added]
+    if others:
+        orders = [row for change in others for row in by_customer[change.customer_id] if row.type == "order.placed"]
+        new_days = await customer_store.count_new_days(
+            connection,
+            workspace.id,
+            *zip(*((row.customer_id, row.order_id or "", row.local_day) for row in orders), strict=True),
+        )
+        settled = [
+            change._replace(purchase_days=new_days[change.customer_id])
+            if change.customer_id in new_days
+            else change.without_orders()
+            for change in others
+        ]
+        await customer_store.add_changes(connection, workspace.id, settled, received_at, settled=True)
+        recomputed += [change.customer_id for change in others if change.customer_id not in new_days]
+    await event_store.insert_events(connection, rows)
+    if recomputed:
+        await customer_store.recompute_summaries(connection, workspace.id, recomputed)
+    profiled = sorted({row.customer_id for row in rows if row.type in PROFILE_TYPES})
+    if profiled:
+        await customer_store.recompute_profiles(connection, workspace.id, profiled)
 
 
-def _change(customer_id: str, batch: Sequence[EventRow], adjusting: int, placed: Sequence[EventRow]) -> SummaryChange:
-    """What a customer's new events add to the summary; ``placed`` are the orders among them that just add up."""
-    moments = [row.occurred_at for row in batch]
-    order_moments = [row.occurred_at for row in batch if row.type in ORDER_EVENTS]
-    booked = [(row.local_day, _converted(row.amount, row), _converted(row.cost, row)) for row in placed]
+def _change(customer_id: str, rows: Sequence[EventRow]) -> SummaryChange:
+    """What a customer's new events add to the summary, but for orders where something adjusts them."""
+    if len(rows) == 1 and rows[0].type == "order.placed":
+        return _change_by_order(customer_id, rows[0])
+    adjusting = sum(row.type in ADJUSTING_TYPES for row in rows)
+    placed = [row for row in rows if row.type == "order.placed"]
+    moments = [row.occurred_at for row in rows]
+    booked = (
+        [] if adjusting else [(row.local_day, _converted(row.amount, row), _converted(row.cost, row)) for row in placed]
+    )
     days = {day for day, _, _ in booked}
     first_day = min(days, default=None)
     return SummaryChange(
         customer_id=customer_id,
-        event_count=len(batch),
+        event_count=len(rows),
         adjustment_count=adjusting,
-        interaction_count=sum(row.type not in SUMMARISED for row in batch),
-        latest_order_event_at=max(order_moments, default=None),
+        interaction_count=len(rows) - len(placed) - adjusting - sum(row.type in PROFILE_TYPES for row in rows),
+        latest_order_event_at=max(
+            (row.occurred_at for row in rows if row.type == "order.placed" or row.type in ADJUSTING_TYPES),
+            default=None,
+        ),
         first_event_at=min(moments),
         last_event_at=max(moments),
         order_count=len(booked),
@@ -338,39 +254,16 @@ def _change(customer_id: str, batch: Sequence[EventRow], adjusting: int, placed:
     )
 
 
+def _change_by_order(customer_id: str, row: EventRow) -> SummaryChange:
+    net, cost = _converted(row.amount, row), _converted(row.cost, row)
+    return SummaryChange(
+        customer_id, 1, 0, 0, row.occurred_at, None, None, 1, 1, row.local_day, None, net, cost, None, None
+    )
+
+
 def _converted(money: Decimal | None, row: EventRow) -> Decimal:
     """An order's money in the workspace's currency, rounded half to even at the fourth decimal."""
     if money is None:
         return ZERO
     rate = row.exchange_rate
     return money if rate is None else (money * rate).quantize(MONEY_PLACES)
-
-
-async def _update_summaries(
-    connection: AsyncConnection,
-    workspace: Workspace,
-    rows: Sequence[EventRow],
-    locked: dict[str, Any],
-    received_at: datetime,
-) -> None:
-    """Add the orders that can simply be added; recompute the customers whose change is no sum."""
-    by_customer: dict[str, list[EventRow]] = {}
-    for row in rows:
-        by_customer.setdefault(row.customer_id, []).append(row)
-    changes: list[SummaryChange] = []
-    recomputed: list[str] = []
-    profiled: list[str] = []
-    for customer_id, batch in by_customer.items():
-        placed = [row for row in batch if row.type == "order.placed"]
-        adjusting = sum(row.type in ("order.cancelled", "order.refunded") for row in batch)
-        if adjusting or (placed and not _adds_up(placed, locked[customer_id])):
-            recomputed.append(customer_id)
-            placed = []
-        if any(row.type in ("customer.created", "customer.updated") for row in batch):
-            profiled.append(customer_id)
-        changes.append(_change(customer_id, batch, adjusting, placed))
-    await customer_store.apply_changes(connection, workspace.id, changes, received_at)
-    if recomputed:
-        await customer_store.recompute_summaries(connection, workspace.id, recomputed)
-    if profiled:
-        await customer_store.recompute_profiles(connection, workspace.id, profiled)

@@ -17,6 +17,7 @@ RATE_PLACES = Decimal("0.0000000001")
 MONEY_LIMIT = Decimal(10) ** 11
 """Amounts are below a hundred billion, so that sums of thousands stay exact in 64 bits of ten-thousandths."""
 
+_MONEY = re.compile(r"[0-9]{1,11}(?:\.[0-9]{1,4})?", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,10})?", re.ASCII)
 _INSTANT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
@@ -58,6 +59,9 @@ def _decimal(value: Any, places: Decimal, what: str) -> Decimal:
 
 def read_money(value: Any) -> Decimal:
     """An amount of at least zero, at most four decimals, below ``MONEY_LIMIT``."""
+    if isinstance(value, str) and _MONEY.fullmatch(value):
+        # What nearly all amounts look like needs none of the questions below.
+        return Decimal(value).quantize(MONEY_PLACES)
     amount = _decimal(value, MONEY_PLACES, "an amount")
     if amount < 0:
         raise PydanticCustomError("amount_negative", "must be at least 0")

@@ -27,8 +27,8 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from app.candidates import prepare
 from app.embedded.folder import account_for, temporary_parent
-from app.ingest import prepare
 from app.store.events import EventRow
 from app.store.workspaces import Workspace
 from tests.test_launcher import Launcher
@@ -84,7 +84,7 @@ async def through_http(url: str, orders: list[dict[str, Any]]) -> float:
 async def by_copy(database_url: str, orders: list[dict[str, Any]]) -> float:
     workspace = Workspace(1, "bare", "USD", ZoneInfo("UTC"))
     candidates, _ = prepare(workspace, orders, datetime.now(UTC))
-    batches = iter(list(cut([candidate.row for candidate in candidates])))
+    batches = iter(list(cut(candidates.rows)))
 
     async def copy(connection: Any) -> None:
         for rows in batches:

@@ -395,7 +395,7 @@ class _Deadlock(Exception):
 async def test_a_lost_connection_stores_nothing_and_the_next_try_all(
     app: FastAPI, engine: AsyncEngine, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = customer_store.apply_changes
+    update = customer_store.add_changes
 
     async def lose(connection: Any, *arguments: Any) -> None:
         pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
@@ -403,7 +403,7 @@ async def test_a_lost_connection_stores_nothing_and_the_next_try_all(
             await other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
         await update(connection, *arguments)
 
-    monkeypatch.setattr(customer_store, "apply_changes", lose)
+    monkeypatch.setattr(customer_store, "add_changes", lose)
     response = await client.http.post("/v1/events", json={"events": [order("o-1", id="e-1")]})
     assert response.status_code == 503
     assert response.json()["code"] == "unavailable"

@@ -10,8 +10,8 @@ from typing import Any
 import jiter
 from starlette.requests import Request
 
+from app.candidates import Unreadable
 from app.errors import BodyTooLarge, InvalidRequest, MalformedBody, UnsupportedMediaType
-from app.ingest import Unreadable
 
 MAX_EVENTS = 10_000
 _GZIP = 16 + zlib.MAX_WBITS

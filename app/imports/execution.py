@@ -20,11 +20,12 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.candidates import Candidates, prepare
 from app.imports.mapping import ImportMapping, find_columns
 from app.imports.orders import MOST_ITEMS, Unfit, event_id, order_event
 from app.imports.progress import LISTED_BAD_ROWS
 from app.imports.reading import Line, Note, Reading, RowReader, read_event_lines
-from app.ingest import Candidate, prepare, store_candidates
+from app.ingest import store_candidates
 from app.rejections import Rejection
 from app.store import imports as store
 from app.store import queue
@@ -62,7 +63,7 @@ _FIELD_OF_POINTER = {
 class Batch:
     """What one transaction stores: candidates, the line that each came from, and what is told of the rest."""
 
-    candidates: list[Candidate] = field(default_factory=list)
+    candidates: Candidates = field(default_factory=Candidates)
     line_of: Sequence[int] = ()
     bad: list[BadRow] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -274,7 +275,7 @@ class _Work:
     ) -> None:
         """Store what is new of the batch, and tell how far the import is."""
         counts, bad = Counter(batch.counts), list(batch.bad)
-        if batch.candidates:
+        if batch.candidates.rows:
             receipt = await store_candidates(connection, self._workspace, batch.candidates, self._received_at)
             counts.update(accepted=receipt.accepted, duplicates=receipt.duplicates)
             bad += self._bad_rows(receipt.errors, batch.line_of)

@@ -16,8 +16,8 @@ from zoneinfo import ZoneInfo
 
 import jiter
 
+from app.candidates import EARLIEST, FUTURE_TOLERANCE, Unreadable
 from app.imports.mapping import ImportMapping, Places
-from app.ingest import EARLIEST, FUTURE_TOLERANCE, Unreadable
 from app.scalars import ID_PATTERN, MONEY_LIMIT, MONEY_PLACES, RATE_PLACES
 from app.store.imports import BadRow
 from app.store.workspaces import Workspace

@@ -1,16 +1,17 @@
 """Customers: their summaries, which lock them, and their profiles."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store.figures import RECOMPUTE_SUMMARIES
-from app.store.tables import PROFILE
+from app.store.lists import join_list, listed
+from app.store.tables import ADJUSTING, PLACED, PROFILE
 
 _SUMMARY_COLUMNS = (
     "event_count, order_count, purchase_days, first_purchase_day, last_purchase_day, net_spend,"
@@ -20,29 +21,27 @@ _SUMMARY_COLUMNS = (
 
 async def lock_customers(
     connection: AsyncConnection, workspace_id: int, customer_ids: Sequence[str], now: datetime
-) -> dict[str, Row[Any]]:
+) -> None:
     """Make the customers that are new, and lock all of them until the transaction ends.
 
     ``customer_ids`` are distinct and sorted, so that concurrent batches take their locks in the same order.
-    Answers what decides how their summaries can be brought up to date.
     """
-    rows = await connection.execute(
+    await connection.execute(
         text(
             "INSERT INTO customer_summary AS summary (workspace_id, customer_id, updated_at)"
             " SELECT CAST(:workspace_id AS int), customer_id, CAST(:now AS timestamptz)"
             " FROM unnest(CAST(:customer_ids AS text[])) AS asked (customer_id)"
             " ON CONFLICT (workspace_id, customer_id) DO UPDATE SET updated_at = summary.updated_at"
-            " RETURNING customer_id, event_count, adjustment_count, last_purchase_day"
         ),
         {"workspace_id": workspace_id, "customer_ids": customer_ids, "now": now},
     )
-    return {row.customer_id: row for row in rows}
 
 
 class SummaryChange(NamedTuple):
     """What a batch adds to the summary of one customer: counts and moments of all its events, and its new orders.
 
-    Orders are left out (no count, no days) where they do not just add up; see ``apply_changes``.
+    Most customers of a batch come with one order, so what is the same for one order is left None: the moments are
+    then that of the latest order event, the last day is the first, and its figures are those of all days.
     """
 
     customer_id: str
@@ -50,67 +49,167 @@ class SummaryChange(NamedTuple):
     adjustment_count: int
     interaction_count: int
     latest_order_event_at: datetime | None
-    first_event_at: datetime
-    last_event_at: datetime
+    first_event_at: datetime | None
+    last_event_at: datetime | None
     order_count: int
     purchase_days: int
     first_day: date | None
     last_day: date | None
     net: Decimal
     cost: Decimal
-    first_day_net: Decimal
-    first_day_cost: Decimal
+    first_day_net: Decimal | None
+    first_day_cost: Decimal | None
+
+    def without_orders(self) -> "SummaryChange":
+        """The same but for the figures of orders, which ``recompute_summaries`` will tell."""
+        return self._replace(
+            order_count=0, purchase_days=0, first_day=None, last_day=None,
+            net=_ZERO, cost=_ZERO, first_day_net=_ZERO, first_day_cost=_ZERO,
+        )  # fmt: skip
 
 
-_TYPES = {str: "text", int: "int", datetime: "timestamptz", date: "date", Decimal: "numeric"}
+_ZERO = Decimal(0)
+_TYPES = {str: ("text", str), int: ("int", str), Decimal: ("numeric", str)} | {
+    kind: (name, kind.isoformat) for kind, name in ((datetime, "timestamptz"), (date, "date"))
+}
+_COLUMNS = {
+    name: _TYPES[get_args(kind)[0] if get_args(kind) else kind] for name, kind in get_type_hints(SummaryChange).items()
+}
 
 
-def _arrays() -> str:
-    """The columns of ``SummaryChange`` as arrays of parameters."""
-    kinds = (get_args(kind)[0] if get_args(kind) else kind for kind in get_type_hints(SummaryChange).values())
-    return ", ".join(
-        f"CAST(:{name} AS {_TYPES[kind]}[])" for name, kind in zip(SummaryChange._fields, kinds, strict=True)
-    )
-
-
-_APPLY_CHANGES = text(f"""
-UPDATE customer_summary AS summary
-SET event_count = summary.event_count + change.event_count,
-    adjustment_count = summary.adjustment_count + change.adjustment_count,
-    interaction_count = summary.interaction_count + change.interaction_count,
-    latest_order_event_at = greatest(summary.latest_order_event_at, change.latest_order_event_at),
-    first_event_at = least(summary.first_event_at, change.first_event_at),
-    last_event_at = greatest(summary.last_event_at, change.last_event_at),
-    updated_at = greatest(summary.updated_at, CAST(:now AS timestamptz)),
-    order_count = summary.order_count + change.order_count,
-    purchase_days = summary.purchase_days + change.purchase_days
-        - CASE WHEN summary.last_purchase_day = change.first_day THEN 1 ELSE 0 END,
-    first_purchase_day = coalesce(summary.first_purchase_day, change.first_day),
-    last_purchase_day = greatest(summary.last_purchase_day, change.last_day),
-    net_spend = summary.net_spend + change.net,
-    net_cost = summary.net_cost + change.cost,
-    order_spend = summary.order_spend + change.net,
-    first_day_spend = summary.first_day_spend + CASE
-        WHEN coalesce(summary.first_purchase_day, change.first_day) = change.first_day THEN change.first_day_net
-        ELSE 0 END,
-    first_day_cost = summary.first_day_cost + CASE
-        WHEN coalesce(summary.first_purchase_day, change.first_day) = change.first_day THEN change.first_day_cost
-        ELSE 0 END
-FROM unnest({_arrays()}) AS change ({", ".join(SummaryChange._fields)})
-WHERE summary.workspace_id = :workspace_id AND summary.customer_id = change.customer_id
+def _add_changes(purchase_days: str, applies: str) -> TextClause:
+    return text(f"""
+INSERT INTO customer_summary AS summary (
+    workspace_id, customer_id, event_count, adjustment_count, interaction_count, latest_order_event_at,
+    first_event_at, last_event_at, updated_at, order_count, purchase_days, first_purchase_day, last_purchase_day,
+    net_spend, net_cost, order_spend, first_day_spend, first_day_cost
+)
+SELECT CAST(:workspace_id AS int), customer_id, event_count, adjustment_count, interaction_count,
+       latest_order_event_at, coalesce(first_event_at, latest_order_event_at),
+       coalesce(last_event_at, latest_order_event_at), CAST(:now AS timestamptz), order_count, purchase_days,
+       first_day, coalesce(last_day, first_day), net, cost, net, coalesce(first_day_net, net),
+       coalesce(first_day_cost, cost)
+FROM unnest({", ".join(listed(name, kind) for name, (kind, _) in _COLUMNS.items())})
+     AS change ({", ".join(SummaryChange._fields)})
+ON CONFLICT (workspace_id, customer_id) DO UPDATE
+SET event_count = summary.event_count + excluded.event_count,
+    adjustment_count = summary.adjustment_count + excluded.adjustment_count,
+    interaction_count = summary.interaction_count + excluded.interaction_count,
+    latest_order_event_at = greatest(summary.latest_order_event_at, excluded.latest_order_event_at),
+    first_event_at = least(summary.first_event_at, excluded.first_event_at),
+    last_event_at = greatest(summary.last_event_at, excluded.last_event_at),
+    updated_at = greatest(summary.updated_at, excluded.updated_at),
+    order_count = summary.order_count + excluded.order_count,
+    purchase_days = {purchase_days},
+    first_purchase_day = least(summary.first_purchase_day, excluded.first_purchase_day),
+    last_purchase_day = greatest(summary.last_purchase_day, excluded.last_purchase_day),
+    net_spend = summary.net_spend + excluded.net_spend,
+    net_cost = summary.net_cost + excluded.net_cost,
+    order_spend = summary.order_spend + excluded.order_spend,
+    first_day_spend = {_on_first_day("first_day_spend")},
+    first_day_cost = {_on_first_day("first_day_cost")}
+WHERE {applies}
+RETURNING customer_id
 """)
 
 
-async def apply_changes(
-    connection: AsyncConnection, workspace_id: int, changes: Sequence[SummaryChange], now: datetime
-) -> None:
-    """Add a batch to the summaries of its customers, whose locks the caller holds.
+def _on_first_day(figure: str) -> str:
+    """The sum on the first purchase day, which the change may move, meet or leave alone."""
+    return f"""CASE
+        WHEN excluded.first_purchase_day > summary.first_purchase_day OR excluded.order_count = 0 THEN summary.{figure}
+        WHEN excluded.first_purchase_day = summary.first_purchase_day THEN summary.{figure} + excluded.{figure}
+        ELSE excluded.{figure} END"""
 
-    An order may be counted here only if its day is not before the customer's last purchase day and nothing adjusts it;
-    customers with any other change are brought up to date by ``recompute_summaries`` afterwards.
+
+_ADD_CHANGES = _add_changes(
+    purchase_days="""summary.purchase_days + excluded.purchase_days
+        - CASE WHEN summary.last_purchase_day = excluded.first_purchase_day THEN 1 ELSE 0 END""",
+    applies="""excluded.order_count = 0
+   OR (summary.adjustment_count = 0
+       AND (summary.last_purchase_day IS NULL OR summary.last_purchase_day <= excluded.first_purchase_day))""",
+)
+_ADD_SETTLED_CHANGES = _add_changes(
+    purchase_days="summary.purchase_days + excluded.purchase_days",
+    applies="true",
+)
+
+
+async def add_changes(
+    connection: AsyncConnection,
+    workspace_id: int,
+    changes: Sequence[SummaryChange],
+    now: datetime,
+    *,
+    settled: bool = False,
+) -> Set[str]:
+    """Add a batch to the summaries of its customers, making those that are new; answers whom it was added for.
+
+    ``changes`` are of distinct customers in sorted order. All of them are locked until the transaction ends.
+
+    Orders just add up where nothing adjusts the customer's orders and none is before the last purchase day; where
+    they may not, the customer is left out. ``settled`` changes are known to: their days are of ``count_new_days``.
     """
-    columns = dict(zip(SummaryChange._fields, zip(*changes, strict=True), strict=True))
-    await connection.execute(_APPLY_CHANGES, {"workspace_id": workspace_id, "now": now, **columns})
+    joined = {
+        name: join_list(column, shown)
+        for (name, (_, shown)), column in zip(_COLUMNS.items(), zip(*changes, strict=True), strict=True)
+    }
+    statement = _ADD_SETTLED_CHANGES if settled else _ADD_CHANGES
+    rows = await connection.execute(statement, {"workspace_id": workspace_id, "now": now, **joined})
+    return set(rows.scalars())
+
+
+_NEW_DAYS = text(f"""
+WITH asked AS (
+    SELECT customer_id, order_id, local_day
+    FROM unnest({listed("customer_ids", "text")}, {listed("order_ids", "text")}, {listed("days", "date")})
+         AS asked (customer_id, order_id, local_day)
+),
+found AS (
+    SELECT summary.customer_id, local_day, adjustment_count = 0 OR coalesce(local_day >= last_purchase_day, true)
+               AND NOT EXISTS (
+                   SELECT FROM events
+                   WHERE events.workspace_id = summary.workspace_id AND events.customer_id = summary.customer_id
+                     AND events.order_id = asked.order_id AND {ADJUSTING}
+               ) AS adds_up,
+           local_day = last_purchase_day
+               OR adjustment_count = 0 AND EXISTS (
+                   SELECT FROM events
+                   WHERE events.workspace_id = summary.workspace_id AND events.customer_id = summary.customer_id
+                     AND events.local_day = asked.local_day AND {PLACED}
+                     -- By the index of time: a day begins somewhere on Earth within a day of its midnight in UTC.
+                     AND occurred_at >= CAST(asked.local_day AS timestamp) AT TIME ZONE 'UTC' - INTERVAL '1 day'
+                     AND occurred_at < CAST(asked.local_day AS timestamp) AT TIME ZONE 'UTC' + INTERVAL '2 days'
+               ) AS is_known
+    FROM asked
+    JOIN customer_summary AS summary USING (customer_id)
+    WHERE summary.workspace_id = :workspace_id
+)
+SELECT customer_id, count(DISTINCT local_day) FILTER (WHERE is_known IS NOT TRUE) AS new_days
+FROM found
+GROUP BY customer_id
+HAVING bool_and(adds_up)
+""")
+
+
+async def count_new_days(
+    connection: AsyncConnection, workspace_id: int, customer_ids: Iterable[str], order_ids: Iterable[str],
+    days: Iterable[date],
+) -> dict[str, int]:  # fmt: skip
+    """The number of purchase days that new orders bring their customers, whose locks the caller holds.
+
+    Of each order, not stored yet, the customer, the id and the local day. Left out are customers whose orders do not
+    just add up: one that is adjusted already, or one before the last purchase day where earlier ones are adjusted.
+    """
+    rows = await connection.execute(
+        _NEW_DAYS,
+        {
+            "workspace_id": workspace_id,
+            "customer_ids": join_list(customer_ids),
+            "order_ids": join_list(order_ids),
+            "days": join_list(days, date.isoformat),
+        },
+    )
+    return {row.customer_id: row.new_days for row in rows}
 
 
 async def recompute_summaries(connection: AsyncConnection, workspace_id: int, customer_ids: Sequence[str]) -> None:

@@ -88,6 +88,11 @@ def is_outage(error: BaseException) -> bool:
     return sqlstate[:2] in ("08", "40", "53") or sqlstate[:3] == "57P" or sqlstate in ("55P03", "57014")
 
 
+def is_unique_violation(error: DBAPIError) -> bool:
+    """Whether a row was refused because another has its key."""
+    return getattr(error.orig, "sqlstate", None) == "23505"
+
+
 async def schema_revision(engine: AsyncEngine) -> str | None:
     """The revision that the database is migrated to; None where it can't be reached or never was."""
     try:

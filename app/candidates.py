@@ -1,0 +1,142 @@
+"""Candidates: events as they came off the wire become the rows that would store them, or rejections that say why not.
+
+Pure: what is decided here needs no database.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.events import read_event, write_data
+from app.rejections import Rejection, reject_invalid
+from app.scalars import MONEY_LIMIT
+from app.store.events import EventRow
+from app.store.workspaces import Workspace
+
+FUTURE_TOLERANCE = timedelta(hours=24)
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_COLUMNS = frozenset(("order_id", "amount", "currency", "exchange_rate", "cost"))
+"""Fields of events' data that have a column of their own."""
+
+
+class Unreadable:
+    """Stands where an event should be that could not even be parsed; ``detail`` says why."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+
+
+@dataclass(slots=True)
+class Candidates:
+    """The rows of a batch's valid events, in its order, and the place of each in the batch."""
+
+    rows: list[EventRow] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+
+
+def prepare(workspace: Workspace, items: Sequence[Any], received_at: datetime) -> tuple[Candidates, list[Rejection]]:
+    """Validate a batch and make the rows of its valid events; pure but for the time it takes."""
+    candidates = Candidates()
+    rejections: list[Rejection] = []
+    latest = received_at + FUTURE_TOLERANCE
+    # One by one: a call for all would let nothing else happen meanwhile, not even in other threads.
+    for index, item in enumerate(items):
+        try:
+            event = read_event(item)
+        except ValidationError as error:
+            rejections.append(reject_invalid(index, item, error))
+            continue
+        reason = _inadmissible(workspace, event, latest)
+        if reason is None:
+            candidates.rows.append(_row(workspace, event, received_at))
+            candidates.places.append(index)
+        else:
+            rejections.append(Rejection(index, event["id"], *reason))
+    return candidates, rejections
+
+
+def _inadmissible(workspace: Workspace, event: dict[str, Any], latest: datetime) -> tuple[str, str, str] | None:
+    """What can't be told from the event alone: the clock and the workspace's currency have a say.
+
+    Answers code, detail and pointer of the rejection, or None.
+    """
+    if not EARLIEST <= event["occurred_at"] <= latest:
+        return (
+            "occurred_at_out_of_range",
+            "occurred_at must not be before 1970 nor more than 24 hours ahead.",
+            "/occurred_at",
+        )
+    data = event["data"]
+    rate = data.get("exchange_rate")
+    if event["type"] == "order.refunded":
+        if data.get("order_id") is not None:
+            return None
+    elif event["type"] != "order.placed":
+        return None
+    if rate is None:
+        if data["currency"] == workspace.currency:
+            return None
+        return (
+            "exchange_rate_required",
+            "exchange_rate is required where currency is not the workspace's.",
+            "/data/exchange_rate",
+        )
+    if rate != 1 and data["currency"] == workspace.currency:
+        return (
+            "exchange_rate_not_one",
+            "exchange_rate must be left out, or 1, in the workspace's own currency.",
+            "/data/exchange_rate",
+        )
+    for name in ("amount", "cost"):
+        money = data.get(name)
+        if money is not None and money * rate >= MONEY_LIMIT:
+            return (
+                "invalid_value",
+                f"{name} must be below 100000000000 in the workspace's currency.",
+                f"/data/{name}",
+            )
+    return None
+
+
+def _row(workspace: Workspace, event: dict[str, Any], received_at: datetime) -> EventRow:
+    """The row that stores an event. Content that compares equal has equal fingerprints."""
+    data = event["data"]
+    occurred_at = event["occurred_at"]
+    order_id, amount, currency = data.get("order_id"), data.get("amount"), data.get("currency")
+    rate, cost = data.get("exchange_rate"), data.get("cost")
+    if rate == 1 and currency == workspace.currency:
+        rate = None
+    rest = write_data(event, without=_COLUMNS)
+    # No two contents make the same text: of these fields none can have a line break but the last.
+    content = "\n".join(
+        (
+            event["type"],
+            occurred_at.isoformat(),
+            "" if order_id is None else order_id,
+            "" if amount is None else str(amount),
+            "" if currency is None else currency,
+            "" if rate is None else str(rate),
+            "" if cost is None else str(cost),
+            "" if rest is None else rest,
+        )
+    )
+    return EventRow(
+        workspace.id,
+        event["customer_id"],
+        event["id"],
+        event["type"],
+        occurred_at,
+        received_at,
+        blake2b(content.encode(), digest_size=16).digest(),
+        workspace.local_day(occurred_at),
+        order_id,
+        amount,
+        currency,
+        rate,
+        cost,
+        rest,
+    )
