@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.events import read_event, write_data
-from app.rejections import Rejection, reject_invalid
+from app.rejections import Reason, Rejection, reject_invalid
 from app.scalars import MONEY_LIMIT
 from app.store.events import EventRow
 from app.store.workspaces import Workspace
@@ -59,13 +59,10 @@ def prepare(workspace: Workspace, items: Sequence[Any], received_at: datetime) -
     return candidates, rejections
 
 
-def _inadmissible(workspace: Workspace, event: dict[str, Any], latest: datetime) -> tuple[str, str, str] | None:
-    """What can't be told from the event alone: the clock and the workspace's currency have a say.
-
-    Answers code, detail and pointer of the rejection, or None.
-    """
+def _inadmissible(workspace: Workspace, event: dict[str, Any], latest: datetime) -> Reason | None:
+    """What can't be told from the event alone: the clock and the workspace's currency have a say."""
     if not EARLIEST <= event["occurred_at"] <= latest:
-        return (
+        return Reason(
             "occurred_at_out_of_range",
             "occurred_at must not be before 1970 nor more than 24 hours ahead.",
             "/occurred_at",
@@ -80,13 +77,13 @@ def _inadmissible(workspace: Workspace, event: dict[str, Any], latest: datetime)
     if rate is None:
         if data["currency"] == workspace.currency:
             return None
-        return (
+        return Reason(
             "exchange_rate_required",
             "exchange_rate is required where currency is not the workspace's.",
             "/data/exchange_rate",
         )
     if rate != 1 and data["currency"] == workspace.currency:
-        return (
+        return Reason(
             "exchange_rate_not_one",
             "exchange_rate must be left out, or 1, in the workspace's own currency.",
             "/data/exchange_rate",
@@ -94,7 +91,7 @@ def _inadmissible(workspace: Workspace, event: dict[str, Any], latest: datetime)
     for name in ("amount", "cost"):
         money = data.get(name)
         if money is not None and money * rate >= MONEY_LIMIT:
-            return (
+            return Reason(
                 "invalid_value",
                 f"{name} must be below 100000000000 in the workspace's currency.",
                 f"/data/{name}",

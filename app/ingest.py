@@ -1,41 +1,31 @@
-"""Use case: record events, each exactly once, whatever order and however often they come.
+"""Use case: record events. What a receipt acknowledges is committed.
 
-A batch is one transaction. It locks its customers in sorted order, which makes it the only writer of them; knows
-which of its events and orders are stored already; decides a verdict for each event in the batch's order; and writes
-what is new together with the summaries it changes. What the receipt acknowledges is committed.
-
-Nearly all batches bring only what is new, so a batch is first written as if all of it were: the unique keys of events
-and orders tell where it is not, and then everything is undone and looked up under the locks.
+A large batch is a transaction of its own. Small ones of a workspace that come at the same time share a transaction,
+and so the flush of the log that every commit waits for: while one is on its way, the next gathers.
 """
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.candidates import Candidates, prepare
-from app.events import ADJUSTING_TYPES, PROFILE_TYPES
+from app.recording import Verdict, record_rows
 from app.rejections import Rejection
-from app.scalars import MONEY_PLACES
-from app.store import customers as customer_store
-from app.store import events as event_store
-from app.store.customers import SummaryChange
-from app.store.engine import is_unique_violation, plan_anew
+from app.store.engine import is_outage
 from app.store.events import EventRow
 from app.store.workspaces import Workspace
 from app.transactions import committed
 
-ZERO = Decimal(0)
 INLINE_BYTES = 50_000
-"""Larger batches are validated in a thread, so that other requests are answered meanwhile."""
+"""Larger bodies are read and validated in a thread, so that other requests are answered meanwhile."""
 
-_resent: set[int] = set()
-"""Workspaces whose last batch had known events in it: whoever sends one batch again tends to send the next again."""
+SHARED_EVENTS = 100
+"""Batches of at most so many events share a transaction, which has at most ten times as many."""
 
 
 @dataclass(slots=True)
@@ -49,221 +39,98 @@ class Receipt:
         return len(self.errors)
 
 
-async def record_events(
-    engine: AsyncEngine, workspace: Workspace, items: Sequence[Any], received_at: datetime, size_bytes: int = 0
-) -> Receipt:
-    """Record a batch of events as they came off the wire, in so many bytes; see the module's text for what is promised.
-
-    ``items`` are JSON values (``Unreadable`` for one that is none). Invalid ones are named in the receipt and hurt
-    no other.
-    """
-    if size_bytes <= INLINE_BYTES:
-        candidates, rejections = prepare(workspace, items, received_at)
-    else:
-        candidates, rejections = await asyncio.to_thread(prepare, workspace, items, received_at)
-    receipt = await record_candidates(engine, workspace, candidates, received_at)
-    receipt.errors = sorted(rejections + receipt.errors, key=lambda rejection: rejection.index)
-    return receipt
+def receipt_for(candidates: Candidates, verdicts: Sequence[Verdict], rejections: Sequence[Rejection]) -> Receipt:
+    """The receipt of a batch: the verdicts on its valid events, and the rejections of the others, by their place."""
+    errors = [
+        Rejection(place, row.event_id, *verdict)
+        for place, row, verdict in zip(candidates.places, candidates.rows, verdicts, strict=True)
+        if not isinstance(verdict, str)
+    ]
+    errors += rejections
+    return Receipt(
+        verdicts.count("accepted"), verdicts.count("duplicate"), sorted(errors, key=lambda error: error.index)
+    )
 
 
-async def record_candidates(
-    engine: AsyncEngine, workspace: Workspace, candidates: Candidates, received_at: datetime
-) -> Receipt:
-    """Store what is new among valid events, in one transaction, tried again where the database asks for it."""
-    if not candidates.rows:
-        return Receipt()
-    return await committed(engine, lambda connection: store_candidates(connection, workspace, candidates, received_at))
+@dataclass(slots=True)
+class _Waiting:
+    """A small batch that waits for the next shared transaction."""
+
+    rows: list[EventRow]
+    verdicts: asyncio.Future[list[Verdict]]
 
 
-async def store_candidates(
-    connection: AsyncConnection, workspace: Workspace, candidates: Candidates, received_at: datetime
-) -> Receipt:
-    """The transaction's body: write, and where something proves to be known, lock, look, decide and write."""
-    await plan_anew(connection)
-    if workspace.id not in _resent and not any(map(_must_fit_its_order, candidates.rows)):
-        receipt, new = _decide(candidates, {}, {})
+class EventRecorder:
+    """Records the batches that one process receives, at most `turns` transactions at a time."""
+
+    def __init__(self, engine: AsyncEngine, turns: int) -> None:
+        self._engine = engine
+        # Batches wait here for their turn, not for a connection: reads must always find one.
+        self._turns = asyncio.Semaphore(turns)
+        self._waiting: dict[int, list[_Waiting]] = {}
+        self._sharing: set[asyncio.Task[None]] = set()
+
+    async def record(
+        self, workspace: Workspace, items: Sequence[Any], received_at: datetime, size_bytes: int = 0
+    ) -> Receipt:
+        """Record a batch of events as they came off the wire, in so many bytes: each exactly once, for ever.
+
+        ``items`` are JSON values (``Unreadable`` for one that is none). Invalid ones are named in the receipt and
+        hurt no other. All valid ones are committed together, or none is and an error is raised.
+        """
+        if len(items) <= SHARED_EVENTS and size_bytes <= INLINE_BYTES:
+            candidates, rejections = prepare(workspace, items, received_at)
+            verdicts = await self._record_shared(workspace, candidates.rows, received_at) if candidates.rows else []
+        else:
+            async with self._turns:
+                candidates, rejections = await asyncio.to_thread(prepare, workspace, items, received_at)
+                verdicts = await self._record_alone(workspace, candidates.rows, received_at) if candidates.rows else []
+        return receipt_for(candidates, verdicts, rejections)
+
+    async def _record_alone(
+        self, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime
+    ) -> list[Verdict]:
+        return await committed(self._engine, lambda connection: record_rows(connection, workspace, rows, received_at))
+
+    async def _record_shared(self, workspace: Workspace, rows: list[EventRow], received_at: datetime) -> list[Verdict]:
+        verdicts: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.get(workspace.id)
+        if waiting is None:
+            waiting = self._waiting[workspace.id] = []
+            task = asyncio.create_task(self._share(workspace, waiting))
+            self._sharing.add(task)
+            task.add_done_callback(self._sharing.discard)
+        waiting.append(_Waiting(rows, verdicts))
+        return await verdicts
+
+    async def _share(self, workspace: Workspace, waiting: list[_Waiting]) -> None:
+        """Record all that waits, in as few transactions as fit, until nothing does."""
+        while waiting:
+            async with self._turns:
+                group: list[_Waiting] = []
+                count = 0
+                while waiting and count + len(waiting[0].rows) <= 10 * SHARED_EVENTS:
+                    group.append(waiting.pop(0))
+                    count += len(group[-1].rows)
+                await self._record_group(workspace, group)
+        del self._waiting[workspace.id]
+
+    async def _record_group(self, workspace: Workspace, group: Sequence[_Waiting]) -> None:
+        rows = [row for one in group for row in one.rows]
         try:
-            async with connection.begin_nested():
-                await _write(connection, workspace, new, received_at)
-        except DBAPIError as error:
-            if not is_unique_violation(error):
-                raise
-        else:
-            return receipt
-    customer_ids = sorted({row.customer_id for row in candidates.rows})
-    await customer_store.lock_customers(connection, workspace.id, customer_ids, received_at)
-    receipt, new = _decide(candidates, *await _find_known(connection, workspace, candidates.rows))
-    if new:
-        await _write(connection, workspace, new, received_at)
-    if len(new) < len(candidates.rows):
-        _resent.add(workspace.id)
-    else:
-        _resent.discard(workspace.id)
-    return receipt
-
-
-async def _find_known(
-    connection: AsyncConnection, workspace: Workspace, rows: Sequence[EventRow]
-) -> tuple[dict[tuple[str, str], bytes], dict[tuple[str, str], Any]]:
-    """What is stored already of the events and orders that the batch speaks of."""
-    known_events = await event_store.find_events(
-        connection, workspace.id, [row.customer_id for row in rows], [row.event_id for row in rows]
-    )
-    about_orders = {
-        (row.customer_id, row.order_id) for row in rows if row.type == "order.placed" or _must_fit_its_order(row)
-    }
-    if not about_orders:
-        return known_events, {}
-    customer_ids, order_ids = zip(*about_orders, strict=True)
-    return known_events, await event_store.find_orders(connection, workspace.id, customer_ids, order_ids)
-
-
-def _must_fit_its_order(row: EventRow) -> bool:
-    """Whether an event may be refused for what the order that it names says."""
-    return (
-        row.type == "order.refunded"
-        and row.order_id is not None
-        and (row.currency is not None or row.exchange_rate is not None)
-    )
-
-
-def _decide(
-    candidates: Candidates,
-    known_events: dict[tuple[str, str], bytes],
-    known_orders: dict[tuple[str, str], Any],
-) -> tuple[Receipt, list[EventRow]]:
-    """A verdict for each event in the batch's order; the first of two that disagree wins."""
-    receipt = Receipt()
-    new: list[EventRow] = []
-
-    def reject(place: int, row: EventRow, code: str, detail: str, pointer: str) -> None:
-        receipt.errors.append(Rejection(place, row.event_id, code, detail, pointer))
-
-    for place, row in zip(candidates.places, candidates.rows, strict=True):
-        identity = (row.customer_id, row.event_id)
-        stored = known_events.get(identity)
-        order = known_orders.get((row.customer_id, row.order_id)) if row.order_id is not None else None
-        is_order = row.type == "order.placed"
-        if stored is not None:
-            if stored == row.fingerprint:
-                receipt.duplicates += 1
-            else:
-                reject(place, row, "event_conflict", "This event id is recorded already with other content.", "/id")
-        elif is_order and order is not None:
-            if order.fingerprint == row.fingerprint:
-                receipt.duplicates += 1
-            else:
-                reject(
-                    place,
-                    row,
-                    "order_conflict",
-                    "This order is recorded already with other content.",
-                    "/data/order_id",
-                )
-        elif order is not None and _must_fit_its_order(row) and not _same_currency(row, order):
-            reject(
-                place,
-                row,
-                "currency_mismatch",
-                "A refund that names an order is in that order's currency and rate: leave currency out.",
-                "/data/currency",
-            )
-        else:
-            new.append(row)
-            known_events[identity] = row.fingerprint
-            if is_order:
-                known_orders[(row.customer_id, row.order_id or "")] = row
-    receipt.accepted = len(new)
-    return receipt, new
-
-
-def _same_currency(refund: EventRow, order: Any) -> bool:
-    return refund.currency in (None, order.currency) and (
-        refund.exchange_rate is None or refund.exchange_rate == (order.exchange_rate or 1)
-    )
-
-
-async def _write(
-    connection: AsyncConnection, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime
-) -> None:
-    """Store new events and bring the summaries of their customers up to date, adding where that is enough.
-
-    The summaries come first, in sorted order: they are the locks.
-    """
-    by_customer: dict[str, list[EventRow]] = {}
-    for row in rows:
-        by_customer.setdefault(row.customer_id, []).append(row)
-    changes = {customer_id: _change(customer_id, by_customer[customer_id]) for customer_id in sorted(by_customer)}
-    added = await customer_store.add_changes(connection, workspace.id, list(changes.values()), received_at)
-    recomputed = [change.customer_id for change in changes.values() if change.adjustment_count]
-    others = [change for customer_id, change in changes.items() if customer_id not in added]
-    if others:
-        orders = [row for change in others for row in by_customer[change.customer_id] if row.type == "order.placed"]
-        new_days = await customer_store.count_new_days(
-            connection,
-            workspace.id,
-            *zip(*((row.customer_id, row.order_id or "", row.local_day) for row in orders), strict=True),
-        )
-        settled = [
-            change._replace(purchase_days=new_days[change.customer_id])
-            if change.customer_id in new_days
-            else change.without_orders()
-            for change in others
-        ]
-        await customer_store.add_changes(connection, workspace.id, settled, received_at, settled=True)
-        recomputed += [change.customer_id for change in others if change.customer_id not in new_days]
-    await event_store.insert_events(connection, rows)
-    if recomputed:
-        await customer_store.recompute_summaries(connection, workspace.id, recomputed)
-    profiled = sorted({row.customer_id for row in rows if row.type in PROFILE_TYPES})
-    if profiled:
-        await customer_store.recompute_profiles(connection, workspace.id, profiled)
-
-
-def _change(customer_id: str, rows: Sequence[EventRow]) -> SummaryChange:
-    """What a customer's new events add to the summary, but for orders where something adjusts them."""
-    if len(rows) == 1 and rows[0].type == "order.placed":
-        return _change_by_order(customer_id, rows[0])
-    adjusting = sum(row.type in ADJUSTING_TYPES for row in rows)
-    placed = [row for row in rows if row.type == "order.placed"]
-    moments = [row.occurred_at for row in rows]
-    booked = (
-        [] if adjusting else [(row.local_day, _converted(row.amount, row), _converted(row.cost, row)) for row in placed]
-    )
-    days = {day for day, _, _ in booked}
-    first_day = min(days, default=None)
-    return SummaryChange(
-        customer_id=customer_id,
-        event_count=len(rows),
-        adjustment_count=adjusting,
-        interaction_count=len(rows) - len(placed) - adjusting - sum(row.type in PROFILE_TYPES for row in rows),
-        latest_order_event_at=max(
-            (row.occurred_at for row in rows if row.type == "order.placed" or row.type in ADJUSTING_TYPES),
-            default=None,
-        ),
-        first_event_at=min(moments),
-        last_event_at=max(moments),
-        order_count=len(booked),
-        purchase_days=len(days),
-        first_day=first_day,
-        last_day=max(days, default=None),
-        net=sum((net for _, net, _ in booked), ZERO),
-        cost=sum((cost for _, _, cost in booked), ZERO),
-        first_day_net=sum((net for day, net, _ in booked if day == first_day), ZERO),
-        first_day_cost=sum((cost for day, _, cost in booked if day == first_day), ZERO),
-    )
-
-
-def _change_by_order(customer_id: str, row: EventRow) -> SummaryChange:
-    net, cost = _converted(row.amount, row), _converted(row.cost, row)
-    return SummaryChange(
-        customer_id, 1, 0, 0, row.occurred_at, None, None, 1, 1, row.local_day, None, net, cost, None, None
-    )
-
-
-def _converted(money: Decimal | None, row: EventRow) -> Decimal:
-    """An order's money in the workspace's currency, rounded half to even at the fourth decimal."""
-    if money is None:
-        return ZERO
-    rate = row.exchange_rate
-    return money if rate is None else (money * rate).quantize(MONEY_PLACES)
+            verdicts = await self._record_alone(workspace, rows, max(row.received_at for row in rows))
+        except Exception as error:
+            # One that the database refuses must not hurt the others; an outage hurts all of them alike.
+            if len(group) > 1 and isinstance(error, DBAPIError) and not is_outage(error):
+                for one in group:
+                    await self._record_group(workspace, [one])
+                return
+            for one in group:
+                if not one.verdicts.done():
+                    one.verdicts.set_exception(error)
+            return
+        start = 0
+        for one in group:
+            if not one.verdicts.done():
+                one.verdicts.set_result(verdicts[start : start + len(one.rows)])
+            start += len(one.rows)

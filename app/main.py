@@ -1,6 +1,5 @@
 """The web application: the only place where its parts are wired."""
 
-import asyncio
 import gc
 import logging
 import sys
@@ -27,6 +26,7 @@ from app.api.routes import (
     values,
     workspaces,
 )
+from app.ingest import EventRecorder
 from app.live import Fits
 from app.migrate import head_revision
 from app.settings import Settings
@@ -72,11 +72,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.schema_revision = head_revision()
     app.state.fits = Fits()
-    app.state.write_turns = asyncio.Semaphore(max(1, settings.pool_size - CONNECTIONS_FOR_READS))
     # The document can be made without a database; every request that needs one finds the engine here.
     app.state.engine = (
         create_engine(settings.database_url, pool_size=settings.pool_size) if settings.database_url else None
     )
+    if app.state.engine is not None:
+        app.state.recorder = EventRecorder(app.state.engine, max(1, settings.pool_size - CONNECTIONS_FOR_READS))
     for module in (
         health,
         events,

@@ -7,6 +7,7 @@
 import argparse
 import asyncio
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from app.store.engine import create_engine
 
 ROOT = Path(__file__).resolve().parent.parent
 _LOCK = 7_305_477_219  # any number that nothing else locks
+LOCK_POLL_SECONDS = 0.1
 
 
 def _config() -> Config:
@@ -39,7 +41,10 @@ async def _with_connection(database_url: str, action: Callable[[Config], None]) 
     def run(connection: Connection) -> None:
         config = _config()
         config.attributes["connection"] = connection
-        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+        # Asked for again and again: an index that is built concurrently waits for every statement that waits.
+        while not connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}).scalar_one():
+            connection.commit()
+            time.sleep(LOCK_POLL_SECONDS)
         connection.commit()
         try:
             action(config)
@@ -50,8 +55,8 @@ async def _with_connection(database_url: str, action: Callable[[Config], None]) 
 
     try:
         async with engine.connect() as connection:
-            # Waiting for another process that migrates is no lock to give up on.
-            await connection.execute(text("SET lock_timeout = 0"))
+            # A change of a table that waits for running code makes others wait behind it: not for long.
+            await connection.execute(text("SET lock_timeout = '5s'"))
             await connection.run_sync(run)
     finally:
         await engine.dispose()

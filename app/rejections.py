@@ -6,7 +6,7 @@ is part of it only where it is a plain word.
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -35,6 +35,12 @@ _CODES = {
     "union_tag_invalid": "unknown_type",
     "union_tag_not_found": "missing_field",
 }
+
+
+class Reason(NamedTuple):
+    code: str
+    detail: str
+    pointer: str
 
 
 @dataclass(frozen=True, slots=True)

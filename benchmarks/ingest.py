@@ -38,10 +38,10 @@ A_REQUEST = 1_000
 CONNECTIONS = 4
 
 
-def make_orders(count: int, name: str) -> list[dict[str, Any]]:
+def make_orders(count: int, name: str, year: int = 2024) -> list[dict[str, Any]]:
     """Orders of many customers over two years, as they happened: one after another."""
     chance = random.Random(name)
-    begin = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
+    begin = datetime(year, 1, 1, tzinfo=UTC).timestamp()
     step = 2 * 365 * 86_400 / count
     return [
         {
@@ -103,7 +103,7 @@ async def by_copy(database_url: str, orders: list[dict[str, Any]]) -> float:
 
 async def run(url: str, database_url: str, count: int, rounds: int) -> None:
     for number in itertools.islice(itertools.count(1), rounds):
-        orders = make_orders(count, str(number))
+        orders = make_orders(count, str(number), 2024 - 2 * (rounds - number))
         http = await through_http(url, orders)
         bare = await by_copy(database_url, orders)
         print(

@@ -25,7 +25,8 @@ from app.imports.mapping import ImportMapping, find_columns
 from app.imports.orders import MOST_ITEMS, Unfit, event_id, order_event
 from app.imports.progress import LISTED_BAD_ROWS
 from app.imports.reading import Line, Note, Reading, RowReader, read_event_lines
-from app.ingest import store_candidates
+from app.ingest import receipt_for
+from app.recording import record_rows
 from app.rejections import Rejection
 from app.store import imports as store
 from app.store import queue
@@ -276,7 +277,8 @@ class _Work:
         """Store what is new of the batch, and tell how far the import is."""
         counts, bad = Counter(batch.counts), list(batch.bad)
         if batch.candidates.rows:
-            receipt = await store_candidates(connection, self._workspace, batch.candidates, self._received_at)
+            verdicts = await record_rows(connection, self._workspace, batch.candidates.rows, self._received_at)
+            receipt = receipt_for(batch.candidates, verdicts, [])
             counts.update(accepted=receipt.accepted, duplicates=receipt.duplicates)
             bad += self._bad_rows(receipt.errors, batch.line_of)
         listed = sorted(bad)[: max(0, LISTED_BAD_ROWS - rejected_before)]

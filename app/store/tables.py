@@ -89,7 +89,7 @@ events = Table(
     Column("exchange_rate", Numeric, comment="null in the workspace's own currency"),
     Column("cost", Numeric),
     Column("data", JSONB, comment="the fields that have no column"),
-    Index("ix_events_time", "workspace_id", "customer_id", "occurred_at", "event_id"),
+    Index("ix_events_occurred_at", "workspace_id", "customer_id", "occurred_at"),
     Index(
         "uq_events_order",
         "workspace_id",
@@ -98,15 +98,14 @@ events = Table(
         unique=True,
         postgresql_where=text(PLACED),
     ),
+    # Of everything that is not an order: adjustments, profiles and interactions.
     Index(
-        "ix_events_adjustment",
+        "ix_events_type",
         "workspace_id",
         "customer_id",
-        "order_id",
-        postgresql_where=text(ADJUSTING),
+        "type",
+        postgresql_where=text("type <> 'order.placed'"),
     ),
-    Index("ix_events_profile", "workspace_id", "customer_id", postgresql_where=text(PROFILE)),
-    Index("ix_events_interaction", "workspace_id", "customer_id", postgresql_where=text(INTERACTION)),
 )
 
 customer_summary = Table(

@@ -8,12 +8,11 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from app.api import bodies
-from app.api.dependencies import Engine, EventsWriter
+from app.api.dependencies import EventsWriter
 from app.api.problems import responses
 from app.errors import UnsupportedMediaType
 from app.events import EventUnion
-from app.ingest import INLINE_BYTES
-from app.ingest import record_events as record
+from app.ingest import INLINE_BYTES, EventRecorder
 
 router = APIRouter(tags=["events"])
 
@@ -86,15 +85,14 @@ async def _items(request: Request) -> tuple[list[Any], int]:
     responses=responses(400, 413, 415),
     openapi_extra=_BODY,
 )
-async def record_events(holder: EventsWriter, engine: Engine, request: Request) -> EventReceipt:
+async def record_events(holder: EventsWriter, request: Request) -> EventReceipt:
     """Every valid event is stored, exactly once for ever, in one transaction that is committed before the answer.
 
     Invalid events are named by index and hurt no other. Sending a batch again is always safe.
     """
     items, size_bytes = await _items(request)
-    # Batches wait here for their turn, not for a connection: reads must always find one.
-    async with request.app.state.write_turns:
-        receipt = await record(engine, holder.workspace, items, datetime.now(UTC), size_bytes)
+    recorder: EventRecorder = request.app.state.recorder
+    receipt = await recorder.record(holder.workspace, items, datetime.now(UTC), size_bytes)
     return EventReceipt(
         accepted=receipt.accepted,
         duplicates=receipt.duplicates,

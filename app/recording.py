@@ -1,0 +1,214 @@
+"""The transaction that records events, each exactly once, whatever order and however often they come.
+
+It locks its customers in sorted order, which makes it the only writer of them; knows which of its events and orders
+are stored already; decides a verdict for each event in their order; and writes what is new together with the
+summaries it changes.
+
+Nearly all batches bring only what is new, so a batch is first written as if all of it were: the unique keys of events
+and orders tell where it is not, and then everything is undone and looked up under the locks.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.events import ADJUSTING_TYPES, PROFILE_TYPES
+from app.rejections import Reason
+from app.scalars import MONEY_PLACES
+from app.store import customers as customer_store
+from app.store import events as event_store
+from app.store.customers import SummaryChange
+from app.store.engine import is_unique_violation, plan_anew
+from app.store.events import EventRow
+from app.store.workspaces import Workspace
+
+Verdict: TypeAlias = Literal["accepted", "duplicate"] | Reason
+"""What became of an event: stored now, stored before with the same content, or not taken and why."""
+
+EVENT_CONFLICT = Reason("event_conflict", "This event id is recorded already with other content.", "/id")
+ORDER_CONFLICT = Reason("order_conflict", "This order is recorded already with other content.", "/data/order_id")
+CURRENCY_MISMATCH = Reason(
+    "currency_mismatch",
+    "A refund that names an order is in that order's currency and rate: leave currency out.",
+    "/data/currency",
+)
+ZERO = Decimal(0)
+
+_resent: set[int] = set()
+"""Workspaces whose last batch had known events in it: whoever sends one batch again tends to send the next again."""
+
+
+async def record_rows(
+    connection: AsyncConnection, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime
+) -> list[Verdict]:
+    """Store what is new among valid events and answer a verdict for each; the caller commits."""
+    await plan_anew(connection)
+    if workspace.id not in _resent and not any(map(_must_fit_its_order, rows)):
+        verdicts, new = _decide(rows, {}, {})
+        try:
+            async with connection.begin_nested():
+                await _write(connection, workspace, new, received_at)
+        except DBAPIError as error:
+            if not is_unique_violation(error):
+                raise
+        else:
+            return verdicts
+    customer_ids = sorted({row.customer_id for row in rows})
+    await customer_store.lock_customers(connection, workspace.id, customer_ids, received_at)
+    known_events, known_orders = await _find_known(connection, workspace, rows)
+    if known_events or known_orders:
+        _resent.add(workspace.id)
+    else:
+        _resent.discard(workspace.id)
+    verdicts, new = _decide(rows, known_events, known_orders)
+    if new:
+        await _write(connection, workspace, new, received_at)
+    return verdicts
+
+
+async def _find_known(
+    connection: AsyncConnection, workspace: Workspace, rows: Sequence[EventRow]
+) -> tuple[dict[tuple[str, str], bytes], dict[tuple[str, str], Any]]:
+    """What is stored already of the events and orders that the batch speaks of."""
+    known_events = await event_store.find_events(
+        connection, workspace.id, [row.customer_id for row in rows], [row.event_id for row in rows]
+    )
+    about_orders = {
+        (row.customer_id, row.order_id) for row in rows if row.type == "order.placed" or _must_fit_its_order(row)
+    }
+    if not about_orders:
+        return known_events, {}
+    customer_ids, order_ids = zip(*about_orders, strict=True)
+    return known_events, await event_store.find_orders(connection, workspace.id, customer_ids, order_ids)
+
+
+def _must_fit_its_order(row: EventRow) -> bool:
+    """Whether an event may be refused for what the order that it names says."""
+    return (
+        row.type == "order.refunded"
+        and row.order_id is not None
+        and (row.currency is not None or row.exchange_rate is not None)
+    )
+
+
+def _decide(
+    rows: Sequence[EventRow], known_events: dict[tuple[str, str], bytes], known_orders: dict[tuple[str, str], Any]
+) -> tuple[list[Verdict], list[EventRow]]:
+    """A verdict for each event in their order, and the new ones; the first of two that disagree wins."""
+    verdicts: list[Verdict] = []
+    new: list[EventRow] = []
+    for row in rows:
+        identity = (row.customer_id, row.event_id)
+        stored = known_events.get(identity)
+        order = known_orders.get((row.customer_id, row.order_id)) if row.order_id is not None else None
+        is_order = row.type == "order.placed"
+        verdict: Verdict = "accepted"
+        if stored is not None:
+            verdict = "duplicate" if stored == row.fingerprint else EVENT_CONFLICT
+        elif is_order and order is not None:
+            verdict = "duplicate" if order.fingerprint == row.fingerprint else ORDER_CONFLICT
+        elif order is not None and _must_fit_its_order(row) and not _same_currency(row, order):
+            verdict = CURRENCY_MISMATCH
+        else:
+            new.append(row)
+            known_events[identity] = row.fingerprint
+            if is_order:
+                known_orders[(row.customer_id, row.order_id or "")] = row
+        verdicts.append(verdict)
+    return verdicts, new
+
+
+def _same_currency(refund: EventRow, order: Any) -> bool:
+    return refund.currency in (None, order.currency) and (
+        refund.exchange_rate is None or refund.exchange_rate == (order.exchange_rate or 1)
+    )
+
+
+async def _write(
+    connection: AsyncConnection, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime
+) -> None:
+    """Store new events and bring the summaries of their customers up to date, adding where that is enough.
+
+    The summaries come first, in sorted order: they are the locks.
+    """
+    by_customer: dict[str, list[EventRow]] = {}
+    for row in rows:
+        by_customer.setdefault(row.customer_id, []).append(row)
+    changes = {customer_id: _change(customer_id, by_customer[customer_id]) for customer_id in sorted(by_customer)}
+    added = await customer_store.add_changes(connection, workspace.id, list(changes.values()), received_at)
+    recomputed = [change.customer_id for change in changes.values() if change.adjustment_count]
+    others = [change for customer_id, change in changes.items() if customer_id not in added]
+    if others:
+        orders = [row for change in others for row in by_customer[change.customer_id] if row.type == "order.placed"]
+        new_days = await customer_store.count_new_days(
+            connection,
+            workspace.id,
+            *zip(*((row.customer_id, row.order_id or "", row.local_day) for row in orders), strict=True),
+        )
+        settled = [
+            change._replace(purchase_days=new_days[change.customer_id])
+            if change.customer_id in new_days
+            else change.without_orders()
+            for change in others
+        ]
+        await customer_store.add_changes(connection, workspace.id, settled, received_at, settled=True)
+        recomputed += [change.customer_id for change in others if change.customer_id not in new_days]
+    await event_store.insert_events(connection, rows)
+    if recomputed:
+        await customer_store.recompute_summaries(connection, workspace.id, recomputed)
+    profiled = sorted({row.customer_id for row in rows if row.type in PROFILE_TYPES})
+    if profiled:
+        await customer_store.recompute_profiles(connection, workspace.id, profiled)
+
+
+def _change(customer_id: str, rows: Sequence[EventRow]) -> SummaryChange:
+    """What a customer's new events add to the summary, but for orders where something adjusts them."""
+    if len(rows) == 1 and rows[0].type == "order.placed":
+        return _change_by_order(customer_id, rows[0])
+    adjusting = sum(row.type in ADJUSTING_TYPES for row in rows)
+    placed = [row for row in rows if row.type == "order.placed"]
+    moments = [row.occurred_at for row in rows]
+    booked = (
+        [] if adjusting else [(row.local_day, _converted(row.amount, row), _converted(row.cost, row)) for row in placed]
+    )
+    days = {day for day, _, _ in booked}
+    first_day = min(days, default=None)
+    return SummaryChange(
+        customer_id=customer_id,
+        event_count=len(rows),
+        adjustment_count=adjusting,
+        interaction_count=len(rows) - len(placed) - adjusting - sum(row.type in PROFILE_TYPES for row in rows),
+        latest_order_event_at=max(
+            (row.occurred_at for row in rows if row.type == "order.placed" or row.type in ADJUSTING_TYPES),
+            default=None,
+        ),
+        first_event_at=min(moments),
+        last_event_at=max(moments),
+        order_count=len(booked),
+        purchase_days=len(days),
+        first_day=first_day,
+        last_day=max(days, default=None),
+        net=sum((net for _, net, _ in booked), ZERO),
+        cost=sum((cost for _, _, cost in booked), ZERO),
+        first_day_net=sum((net for day, net, _ in booked if day == first_day), ZERO),
+        first_day_cost=sum((cost for day, _, cost in booked if day == first_day), ZERO),
+    )
+
+
+def _change_by_order(customer_id: str, row: EventRow) -> SummaryChange:
+    net, cost = _converted(row.amount, row), _converted(row.cost, row)
+    return SummaryChange(
+        customer_id, 1, 0, 0, row.occurred_at, None, None, 1, 1, row.local_day, None, net, cost, None, None
+    )
+
+
+def _converted(money: Decimal | None, row: EventRow) -> Decimal:
+    """An order's money in the workspace's currency, rounded half to even at the fourth decimal."""
+    if money is None:
+        return ZERO
+    rate = row.exchange_rate
+    return money if rate is None else (money * rate).quantize(MONEY_PLACES)
