@@ -1,7 +1,7 @@
 """From a row of scores, just computed or stored, to the value that callers read."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +36,9 @@ class Answer:
     source: str
     horizon_days: int
     language: Language
+
+    def in_language(self, language: Language) -> "Answer":
+        return self if language == self.language else replace(self, language=language)
 
     def value(self, row: Any) -> Value:
         """The value that a row of scores tells: one just computed, or one that was stored."""

@@ -1,12 +1,12 @@
 """Use case: what customers are worth at any moment, from their events, by the fit of a run where there is one."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.analytics.lifecycle import DEFAULT_LIMITS as STATUS_LIMITS
@@ -27,12 +27,13 @@ from app.scoring import (
     day_number,
     score_population,
 )
+from app.shared_reads import SharedReads
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store import runs as run_store
 from app.store import scores as score_store
 from app.store.engine import autocommit
-from app.store.populations import FoundCustomer
+from app.store.populations import FoundCustomer, StoredShare
 from app.store.scores import ScoreFilter
 from app.store.workspaces import Workspace
 from app.stored_run import no_run, require_kept, succeeded_run
@@ -40,24 +41,40 @@ from app.value import Value
 from app.workspace_settings import WorkspaceSettings
 
 MOST_FITS = 256
+MOST_SETTINGS = 1_024
+MOST_SCORED_HERE = 32
+"""More customers than this are scored in a thread, so that the event loop stays free for others."""
 
 
 class Fits:
-    """The fits that this process has read. A succeeded run never changes, so what is here is never stale."""
+    """The fits and settings that this process has read. Neither a succeeded run nor a version of a workspace's settings
+    ever changes, so what is here is never stale."""
 
     def __init__(self) -> None:
-        self._known: dict[int, FittedRun] = {}
+        self._runs: dict[int, FittedRun] = {}
+        self._settings: dict[tuple[int, int], WorkspaceSettings] = {}
 
     async def get(self, connection: AsyncConnection, run_id: int) -> FittedRun:
-        found = self._known.get(run_id)
+        found = self._runs.get(run_id)
         if found is None:
             row = await run_store.find_run_by_number(connection, run_id)
             if row is None:
                 raise unknown_run()
             found = fitted_run(row)
-            if len(self._known) >= MOST_FITS:
-                self._known.pop(next(iter(self._known)))
-            self._known[run_id] = found
+            if len(self._runs) >= MOST_FITS:
+                self._runs.pop(next(iter(self._runs)))
+            self._runs[run_id] = found
+        return found
+
+    async def settings(self, connection: AsyncConnection, workspace: Workspace) -> WorkspaceSettings:
+        """The workspace's settings, of the version that the look-up of the key told, or a later one."""
+        found = self._settings.get((workspace.id, workspace.settings_version))
+        if found is None:
+            row = await run_store.read_settings(connection, workspace.id)
+            found = WorkspaceSettings.model_validate_json(row.settings)
+            if len(self._settings) >= MOST_SETTINGS:
+                self._settings.pop(next(iter(self._settings)))
+            self._settings[workspace.id, row.settings_version] = found
         return found
 
 
@@ -86,48 +103,47 @@ async def live_values(
     as_of: datetime,
     *,
     horizon_days: int | None = None,
-    run_name: str | None = None,
     language: Language = "en",
-    explain: bool = False,
 ) -> Values:
     """Values at ``as_of`` from the events themselves, in the order asked for.
 
-    Population figures stand on the fit of ``run_name``, or of the latest run whatever its moment; without any
-    succeeded run they are null. Raises ``NotFound`` for a run that there is not, ``Conflict`` for one that has not
-    succeeded. ``explain`` says why each is what it is, and is meant for few.
+    Population figures stand on the fit of the latest run whatever its moment; without any succeeded run they are null.
     """
     ids = list(dict.fromkeys(customer_ids))
+    question = _LiveQuestion(engine, fits, workspace, as_of, horizon_days, None)
     async with autocommit(engine).connect() as connection:
-        run = await _run(connection, fits, workspace, run_name)
-        settings = run.settings if run else await _settings(connection, workspace)
-        as_of_day = workspace.local_day(as_of)
-        rows = await population_store.read_customers(
-            connection, workspace.id, ids, as_of, as_of_day, settings.rfm.window_days
-        )
-        known = [customer_id for customer_id in ids if customer_id in rows]
-        stored = await _stored_shares(connection, workspace, run, known)
-        interactions = await _interactions(connection, workspace, settings, rows, known, as_of)
-        days = [await _latest_days(connection, workspace, name, as_of) for name in known] if explain else []
-    population = _population(known, rows, day_number(as_of_day), settings.rfm.window_days)
-    horizon = horizon_days or settings.clv.horizon_days
-    scores = score_population(
-        population, settings, run.fitted if run else None, horizon_days=horizon, interactions=interactions
+        found = await _read_figures(connection, question, ids, as_of)
+    scored = await _score(found, horizon_days)
+    answer = found.answer(workspace, horizon_days, language)
+    return Values(
+        [answer.value(row) for row in scored], [customer_id for customer_id in ids if customer_id not in found.rows]
     )
-    context = Answer(workspace, settings, run, as_of, "live", horizon, language)
-    values = [
-        context.value(row if stored.get(row.customer_id) is None else _with_share(row, stored[row.customer_id]))
-        for row in scores
-    ]
-    if explain:
-        own = [OwnFigures(population.part(slice(place, place + 1)), latest) for place, latest in enumerate(days)]
-        values = [
-            replace(value, explanation=context.explanation(row, figures))
-            for value, row, figures in zip(values, scores, own, strict=True)
-        ]
-    return Values(values, [customer_id for customer_id in ids if customer_id not in rows])
 
 
 async def live_value(
+    engine: AsyncEngine,
+    fits: Fits,
+    workspace: Workspace,
+    customer_id: str,
+    as_of: datetime | None = None,
+    *,
+    horizon_days: int | None = None,
+    run_name: str | None = None,
+    language: Language = "en",
+) -> Value:
+    """One customer's value, now unless said otherwise; read together with others that are asked for at the same time.
+
+    Population figures stand on the fit of ``run_name``, or of the latest run whatever its moment. Raises ``NotFound``
+    where there is no such customer or run, ``Conflict`` for a run that has not succeeded.
+    """
+    found = await _LIVE.get(_LiveQuestion(engine, fits, workspace, as_of, horizon_days, run_name), customer_id)
+    if found is None:
+        raise unknown_customer()
+    answer, row = found
+    return answer.in_language(language).value(row)
+
+
+async def explained_live_value(
     engine: AsyncEngine,
     fits: Fits,
     workspace: Workspace,
@@ -137,23 +153,17 @@ async def live_value(
     horizon_days: int | None = None,
     run_name: str | None = None,
     language: Language = "en",
-    explain: bool = False,
 ) -> Value:
-    """One customer's value; raises ``NotFound`` where there is no such customer."""
-    found = await live_values(
-        engine,
-        fits,
-        workspace,
-        [customer_id],
-        as_of,
-        horizon_days=horizon_days,
-        run_name=run_name,
-        language=language,
-        explain=explain,
-    )
-    if found.not_found:
-        raise unknown_customer()
-    return found.values[0]
+    """The same with the reasons, from the figures that gave it."""
+    question = _LiveQuestion(engine, fits, workspace, as_of, horizon_days, run_name)
+    async with autocommit(engine).connect() as connection:
+        found = await _read_figures(connection, question, [customer_id], as_of)
+        if not found.known:
+            raise unknown_customer()
+        days = await _latest_days(connection, workspace, customer_id, as_of)
+    [row] = await _score(found, horizon_days)
+    answer = found.answer(workspace, horizon_days, language)
+    return replace(answer.value(row), explanation=answer.explanation(row, OwnFigures(found.population, days)))
 
 
 async def cached_value(
@@ -170,16 +180,130 @@ async def cached_value(
     Raises ``Conflict`` (``no_run``) without any succeeded run, ``NotFound`` (``not_scored``) for a customer that the
     run did not score, ``Gone`` (``run_gone``) where the run's scores are no longer kept.
     """
+    found = await _CACHED.get(_CachedQuestion(engine, fits, workspace, run_name), customer_id)
+    if found is None:
+        raise NotFound("The run did not score this customer.", code="not_scored")
+    run, row = found
+    answer = _stored_answer(workspace, run, language)
+    value = answer.value(row)
+    if not explain:
+        return value
     async with autocommit(engine).connect() as connection:
-        run = await _stored_run(connection, fits, workspace, run_name)
-        rows = await score_store.find_scores(connection, workspace.id, run.id, run.partition, [customer_id])
+        own = await _figures_of_run(connection, workspace, run, row)
+    return replace(value, explanation=answer.explanation(row, own))
+
+
+@dataclass(frozen=True, slots=True)
+class _LiveQuestion:
+    """What live reads have in common that are answered together; ``as_of`` None is the moment of the read."""
+
+    engine: AsyncEngine
+    fits: Fits
+    workspace: Workspace
+    as_of: datetime | None
+    horizon_days: int | None
+    run_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _CachedQuestion:
+    """What reads of stored values have in common that are answered together."""
+
+    engine: AsyncEngine
+    fits: Fits
+    workspace: Workspace
+    run_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """What the store knows of some customers, as scoring takes it."""
+
+    known: list[str]
+    rows: Mapping[str, FoundCustomer]
+    population: Population
+    interactions: Interactions | None
+    run: FittedRun | None
+    settings: WorkspaceSettings
+    as_of: datetime
+
+    def answer(self, workspace: Workspace, horizon_days: int | None, language: Language) -> Answer:
+        horizon = horizon_days or self.settings.clv.horizon_days
+        return Answer(workspace, self.settings, self.run, self.as_of, "live", horizon, language)
+
+
+def _stored_answer(workspace: Workspace, run: FittedRun, language: Language) -> Answer:
+    return Answer(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days, language)
+
+
+async def _read_live(question: _LiveQuestion, customer_ids: Sequence[str]) -> dict[str, tuple[Answer, ScoreRow]]:
+    as_of = question.as_of or datetime.now(UTC)
+    async with autocommit(question.engine).connect() as connection:
+        found = await _read_figures(connection, question, customer_ids, as_of)
+    scored = await _score(found, question.horizon_days)
+    answer = found.answer(question.workspace, question.horizon_days, "en")
+    return {row.customer_id: (answer, row) for row in scored}
+
+
+async def _read_cached(question: _CachedQuestion, customer_ids: Sequence[str]) -> dict[str, tuple[FittedRun, Any]]:
+    workspace = question.workspace
+    async with autocommit(question.engine).connect() as connection:
+        run = await _stored_run(connection, question.fits, workspace, question.run_name)
+        rows = await score_store.find_scores(connection, workspace.id, run.id, run.partition, customer_ids)
         if not rows:
             await require_kept(connection, workspace, run)
-            raise NotFound("The run did not score this customer.", code="not_scored")
-        own = await _figures_of_run(connection, workspace, run, rows[0]) if explain else None
-    context = Answer(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days, language)
-    value = context.value(rows[0])
-    return replace(value, explanation=context.explanation(rows[0], own)) if explain else value
+    return {row.customer_id: (run, row) for row in rows}
+
+
+_LIVE: SharedReads[_LiveQuestion, tuple[Answer, ScoreRow]] = SharedReads(_read_live)
+_CACHED: SharedReads[_CachedQuestion, tuple[FittedRun, Any]] = SharedReads(_read_cached)
+
+
+async def _read_figures(
+    connection: AsyncConnection, question: _LiveQuestion, customer_ids: Sequence[str], as_of: datetime
+) -> _Figures:
+    """One statement; another where interactions speak, and the first time that a run, or a version of the settings, is
+    met."""
+    workspace, fits = question.workspace, question.fits
+    run = await _run(connection, fits, workspace, question.run_name)
+    settings = run.settings if run else await fits.settings(connection, workspace)
+    as_of_day = workspace.local_day(as_of)
+    rows = await population_store.read_customers(
+        connection,
+        workspace.id,
+        customer_ids,
+        as_of,
+        as_of_day,
+        settings.rfm.window_days,
+        scored_by=(run.partition, run.id) if run else None,
+    )
+    known = [customer_id for customer_id in customer_ids if customer_id in rows]
+    return _Figures(
+        known,
+        rows,
+        _population(known, rows, day_number(as_of_day), settings.rfm.window_days),
+        await _interactions(connection, workspace, settings, rows, known, as_of),
+        run,
+        settings,
+        as_of,
+    )
+
+
+async def _score(found: _Figures, horizon_days: int | None) -> list[ScoreRow]:
+    if len(found.known) > MOST_SCORED_HERE:
+        return await asyncio.to_thread(_scores, found, horizon_days)
+    return _scores(found, horizon_days)
+
+
+def _scores(found: _Figures, horizon_days: int | None) -> list[ScoreRow]:
+    rows = score_population(
+        found.population,
+        found.settings,
+        found.run.fitted if found.run else None,
+        horizon_days=horizon_days or found.settings.clv.horizon_days,
+        interactions=found.interactions,
+    )
+    return [_with_share(row, found.rows[row.customer_id].stored) for row in rows]
 
 
 async def list_values(
@@ -214,8 +338,8 @@ async def list_values(
         )
         if not rows:
             await require_kept(connection, workspace, run)
-    context = Answer(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days, language)
-    return ValueList(run.name, run.as_of, [context.value(row) for row in rows])
+    answer = _stored_answer(workspace, run, language)
+    return ValueList(run.name, run.as_of, [answer.value(row) for row in rows])
 
 
 async def _interactions(
@@ -247,21 +371,6 @@ async def _stored_run(connection: AsyncConnection, fits: Fits, workspace: Worksp
     return run
 
 
-async def _settings(connection: AsyncConnection, workspace: Workspace) -> WorkspaceSettings:
-    row = await run_store.read_settings(connection, workspace.id)
-    return WorkspaceSettings.model_validate_json(row.settings)
-
-
-async def _stored_shares(
-    connection: AsyncConnection, workspace: Workspace, run: FittedRun | None, customer_ids: Sequence[str]
-) -> dict[str, Row[Any]]:
-    """What the run stored of the customers, for the one figure that only the whole population can tell."""
-    if run is None:
-        return {}
-    rows = await score_store.find_scores(connection, workspace.id, run.id, run.partition, customer_ids)
-    return {row.customer_id: row for row in rows}
-
-
 async def _latest_days(
     connection: AsyncConnection, workspace: Workspace, customer_id: str, as_of: datetime
 ) -> list[int]:
@@ -273,7 +382,7 @@ async def _latest_days(
 
 
 async def _figures_of_run(
-    connection: AsyncConnection, workspace: Workspace, run: FittedRun, stored: Row[Any]
+    connection: AsyncConnection, workspace: Workspace, run: FittedRun, stored: Any
 ) -> OwnFigures | None:
     """The figures that gave a stored row of scores, from the events; None where late events have changed them."""
     ids, as_of_day = [stored.customer_id], workspace.local_day(run.as_of)
@@ -296,10 +405,11 @@ _TOLD_BY_FIGURES = (
 """What of a row of scores depends on the customer's orders alone."""
 
 
-def _with_share(row: ScoreRow, stored: Row[Any]) -> ScoreRow:
+def _with_share(row: ScoreRow, stored: StoredShare | None) -> ScoreRow:
     """The run's cumulative share, as long as the customer's spend is the run's."""
-    unchanged = row.abc_net_spend == stored.abc_net_spend
-    return row._replace(cumulative_share=stored.cumulative_share if unchanged else None)
+    if stored is None or row.abc_net_spend != stored.abc_net_spend:
+        return row
+    return row._replace(cumulative_share=stored.cumulative_share)
 
 
 def _population(
@@ -309,10 +419,10 @@ def _population(
     window_days: int | None,
 ) -> Population:
     """The figures of a few customers as arrays; one with nothing booked has zeros."""
-    found = [rows[customer_id].figures for customer_id in customer_ids]
+    found = [rows[customer_id].figures or {} for customer_id in customer_ids]
 
     def column(name: str) -> list[Any]:
-        return [getattr(row, name, None) for row in found]
+        return [row.get(name) for row in found]
 
     figures: dict[str, Any] = {}
     for name in COUNT_FIGURES:

@@ -92,8 +92,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         report_satisfaction,
         workspaces,
     ):
+        if module is values:
+            app.include_router(values.customer_router)
         app.include_router(module.router)
     problems.install(app)
-    customise_openapi(app)
+    customise_openapi(app, list(app.routes))
+    # Routes are tried one after another: what is asked most comes first, but not in the document.
+    app.router.routes.sort(key=lambda route: getattr(route, "original_router", None) is not values.customer_router)
     app.add_middleware(RequestMiddleware)
     return app

@@ -7,7 +7,7 @@ A key is 256 random bits shown once; only its SHA-256 is stored. A fast hash is 
 import functools
 import hashlib
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
@@ -16,6 +16,7 @@ from zoneinfo import available_timezones
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from app.shared_reads import SharedReads
 from app.store import workspaces as store
 from app.store.engine import autocommit
 from app.store.workspaces import KeyHolder, Workspace
@@ -64,9 +65,16 @@ def in_order(scopes: Collection[str]) -> tuple[str, ...]:
 
 
 async def authenticate(engine: AsyncEngine, key: str) -> KeyHolder | None:
-    """Who holds the key, or None. One round trip, always against the database: a revoked key stops at once."""
+    """Who holds the key, or None. Always against the database, after the request came: a revoked key stops at once."""
+    return await _HOLDERS.get(engine, hash_key(key))
+
+
+async def _find_holders(engine: AsyncEngine, key_hashes: Sequence[bytes]) -> dict[bytes, KeyHolder]:
     async with autocommit(engine).connect() as connection:
-        return await store.find_key_holder(connection, hash_key(key))
+        return await store.find_key_holders(connection, key_hashes)
+
+
+_HOLDERS: SharedReads[AsyncEngine, KeyHolder] = SharedReads(_find_holders)
 
 
 async def create_workspace(

@@ -4,12 +4,11 @@ All of them are coroutines, even those that wait for nothing: a plain function w
 """
 
 import re
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, TypeAlias
 
-from fastapi import Depends, Header, Query, Request, Response, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Header, Query, Request, Response
+from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import workspaces
@@ -19,8 +18,8 @@ from app.scalars import Id
 from app.store.workspaces import KeyHolder
 from app.workspaces import Scope
 
-_bearer = HTTPBearer(auto_error=False, scheme_name="key", description="A key of a workspace.")
 _LONGEST_KEY = 256
+LONGEST_LANGUAGES = 500
 
 
 async def _engine(request: Request) -> AsyncEngine:
@@ -31,30 +30,38 @@ async def _engine(request: Request) -> AsyncEngine:
 Engine = Annotated[AsyncEngine, Depends(_engine)]
 
 
-def _holder_with(scope: Scope) -> Callable[..., Awaitable[KeyHolder]]:
-    async def holder(
-        engine: Engine, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
-    ) -> KeyHolder:
-        if credentials is None:
-            raise Unauthenticated("Send a key: Authorization: Bearer <key>.", code="no_key")
-        found = None
-        if 0 < len(credentials.credentials) <= _LONGEST_KEY:
-            found = await workspaces.authenticate(engine, credentials.credentials)
-        if found is None:
-            raise Unauthenticated("This key is not known.", code="unknown_key")
-        if scope not in found.scopes:
-            raise Forbidden(f"The key lacks the scope {scope}.", code="scope_missing")
-        return found
-
-    return holder
+async def holder_of(request: Request, scope: Scope) -> KeyHolder:
+    """Whoever presents the request's key. Raises ``Unauthenticated`` or ``Forbidden``."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key:
+        raise Unauthenticated("Send a key: Authorization: Bearer <key>.", code="no_key")
+    found = None
+    if len(key) <= _LONGEST_KEY:
+        found = await workspaces.authenticate(request.app.state.engine, key)
+    if found is None:
+        raise Unauthenticated("This key is not known.", code="unknown_key")
+    if scope not in found.scopes:
+        raise Forbidden(f"The key lacks the scope {scope}.", code="scope_missing")
+    return found
 
 
-EventsWriter: TypeAlias = Annotated[KeyHolder, Depends(_holder_with("events:write"))]
-CustomersReader: TypeAlias = Annotated[KeyHolder, Depends(_holder_with("customers:read"))]
-ScoresReader: TypeAlias = Annotated[KeyHolder, Depends(_holder_with("scores:read"))]
-RunsWriter: TypeAlias = Annotated[KeyHolder, Depends(_holder_with("runs:write"))]
-Admin: TypeAlias = Annotated[KeyHolder, Depends(_holder_with("admin"))]
-Operator: TypeAlias = Annotated[KeyHolder, Depends(_holder_with("operator"))]
+class _KeyWith(HTTPBearer):
+    """A dependency and, for the document, a security scheme in one: a request costs less with fewer of them."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scheme_name="key", description="A key of a workspace.", auto_error=False)
+        self._scope = scope
+
+    async def __call__(self, request: Request) -> KeyHolder:  # type: ignore[override]
+        return await holder_of(request, self._scope)
+
+
+EventsWriter: TypeAlias = Annotated[KeyHolder, Depends(_KeyWith("events:write"))]
+CustomersReader: TypeAlias = Annotated[KeyHolder, Depends(_KeyWith("customers:read"))]
+ScoresReader: TypeAlias = Annotated[KeyHolder, Depends(_KeyWith("scores:read"))]
+RunsWriter: TypeAlias = Annotated[KeyHolder, Depends(_KeyWith("runs:write"))]
+Admin: TypeAlias = Annotated[KeyHolder, Depends(_KeyWith("admin"))]
+Operator: TypeAlias = Annotated[KeyHolder, Depends(_KeyWith("operator"))]
 
 Limit = Annotated[int, Query(ge=1, le=1_000, description="Rows a page, at most.")]
 # Without a default of null in the schema: generators make a mess of nullable query parameters.
@@ -75,11 +82,21 @@ def bounded(as_of: datetime | None, pointer: str = "as_of") -> datetime | None:
 async def _language(
     response: Response,
     accept_language: Annotated[
-        str, Header(max_length=500, description="Language of labels: `en` (default) or `zh`.", examples=["zh"])
+        str,
+        Header(
+            max_length=LONGEST_LANGUAGES, description="Language of labels: `en` (default) or `zh`.", examples=["zh"]
+        ),
     ] = "",
 ) -> Language:
-    """The first of the accepted languages that labels come in; answers depend on it, and say so."""
+    """The language of labels; answers depend on it, and say so."""
     response.headers["Vary"] = "Accept-Language"
+    return preferred_language(accept_language)
+
+
+def preferred_language(accept_language: str) -> Language:
+    """The first of the accepted languages that labels come in."""
+    if not accept_language:
+        return "en"
     ranked = []
     for place, part in enumerate(accept_language.split(",")[:50]):
         name, _, parameter = part.strip().partition(";")

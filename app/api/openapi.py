@@ -1,9 +1,11 @@
 """The OpenAPI document in the shape that client generators read well."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 
 from app.api.problems import MEDIA_TYPE, Problem
 from app.api.routes.events import EventBatch
@@ -11,23 +13,24 @@ from app.api.routes.events import EventBatch
 REF = "#/components/schemas/{model}"
 
 
-def customise_openapi(app: FastAPI) -> None:
-    """Replace the app's document by one that the generators' rules hold for; it is made once, at first use."""
+def customise_openapi(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Replace the app's document by one that the generators' rules hold for, with the routes in the order given; it is
+    made once, at first use."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _document(app, routes)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI, routes: Sequence[BaseRoute]) -> dict[str, Any]:
     document = get_openapi(
         title=app.title,
         version=app.version,
         summary=app.summary,
-        routes=app.routes,
+        routes=routes,
         separate_input_output_schemas=False,
     )
     schemas = document["components"]["schemas"]

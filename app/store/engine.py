@@ -1,12 +1,13 @@
 """Connections to PostgreSQL."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import asyncpg
 from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -39,6 +40,8 @@ def create_engine(database_url: str, *, pool_size: int = 10, statement_timeout_m
         hide_parameters=True,
     )
 
+
+_DIALECT: Any = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 
 # Made once an engine: making one takes longer than a read.
 _FOR_READS: WeakKeyDictionary[AsyncEngine, AsyncEngine] = WeakKeyDictionary()
@@ -103,6 +106,31 @@ async def schema_revision(engine: AsyncEngine) -> str | None:
     except (DBAPIError, PoolTimeout, OSError):
         return None
     return revision
+
+
+class DriverStatement:
+    """A statement for the driver itself, where SQLAlchemy's own work would take longer than the statement.
+
+    ``text`` names its parameters as ``sqlalchemy.text`` does.
+    """
+
+    def __init__(self, statement: str) -> None:
+        compiled = text(statement).compile(dialect=_DIALECT)
+        self._sql = str(compiled)
+        self._names: tuple[str, ...] = tuple(compiled.positiontup or ())
+
+    async def fetch(self, connection: AsyncConnection, values: Mapping[str, Any]) -> list[Any]:
+        """Records, which are read by name or place. For connections in AUTOCOMMIT, whose transactions are their own."""
+        driver = await driver_connection(connection)
+        try:
+            with translated_errors():
+                records: list[Any] = await driver.fetch(self._sql, *(values[name] for name in self._names))
+        except (DBAPIError, OSError):
+            if driver.is_closed():
+                # Asked in its own way, SQLAlchemy sees that the connection is lost, and lets go of the others.
+                await connection.execute(text("SELECT 1"))
+            raise
+        return records
 
 
 async def driver_connection(connection: AsyncConnection) -> Any:

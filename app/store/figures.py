@@ -177,13 +177,19 @@ WITH {days_sql(_ONE_OF, since=" AND occurred_at > CAST(:since AS timestamptz)")}
 periods AS (SELECT customer_id, {_PERIODS} FROM booked GROUP BY customer_id)
 SELECT summary.customer_id, summary.latest_order_event_at, summary.interaction_count,
        {", ".join(f"summary.{column}" for column in LIFETIME_COLUMNS)},
-       {", ".join(f"periods.{column}" for column in PERIOD_COLUMNS)}
+       {", ".join(f"periods.{column}" for column in PERIOD_COLUMNS)},
+       scores.cumulative_share, scores.abc_net_spend AS scored_net_spend
 FROM customer_summary AS summary
 LEFT JOIN periods USING (customer_id)
+LEFT JOIN scores ON scores.partition = CAST(:partition AS int) AND scores.run_id = CAST(:run_id AS int)
+    AND scores.workspace_id = :workspace_id AND scores.customer_id = summary.customer_id
+    -- Said again: a planner without statistics would else read the whole run.
+    AND scores.customer_id = ANY(CAST(:customer_ids AS text[]))
 WHERE summary.workspace_id = :workspace_id AND summary.customer_id = ANY(CAST(:customer_ids AS text[]))
 """)
 """The summary's lifetime figures beside the periods' figures from the orders since ``since`` alone.
 
+Beside them stands what the run ``run_id`` (null: none) stored that only its population could tell.
 True where ``as_of`` is not before the summary's ``latest_order_event_at``. With ``window_days`` null, the window's
 figures are the lifetime's and the caller puts them there.
 """

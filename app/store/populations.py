@@ -1,19 +1,20 @@
 """Figures of customers as scoring takes them: of a few for live values, of all in pieces for a run."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import asyncpg
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.analytics.population import TotalTooLarge
 from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, YEAR_DAYS
-from app.store.engine import driver_connection
+from app.store.engine import DriverStatement, driver_connection
 from app.store.figures import (
     FIGURE_COLUMNS,
     FIGURES_OF_CUSTOMER_RANGE,
@@ -28,11 +29,19 @@ _DIALECT: Any = dialect.dialect()  # type: ignore[no-untyped-call]
 _CELL = (("length_", ">i4"), ("value_", ">i8"))
 
 
+class StoredShare(NamedTuple):
+    """What a run stored of a customer that only its whole population could tell, and the spend that it holds for."""
+
+    cumulative_share: float | None
+    abc_net_spend: Decimal
+
+
 class FoundCustomer(NamedTuple):
     """A customer that exists: their figures at a moment, None where nothing is booked, and how much else is known."""
 
-    figures: Row[Any] | None
+    figures: Mapping[str, Any] | None
     interaction_count: int
+    stored: StoredShare | None
 
 
 async def read_customers(
@@ -42,8 +51,10 @@ async def read_customers(
     as_of: datetime,
     as_of_day: date,
     window_days: int | None,
+    scored_by: tuple[int, int] | None = None,
 ) -> dict[str, FoundCustomer]:
-    """The customers that exist, with their figures at ``as_of``.
+    """The customers that exist, with their figures at ``as_of``, and what the run ``scored_by`` (partition and number)
+    stored of them.
 
     One statement on the summaries and the periods' orders. Customers with an order event after ``as_of`` take a
     second one, from all their orders.
@@ -56,25 +67,41 @@ async def read_customers(
         "as_of_day": as_of_day,
         "window_days": window_days,
     }
-    rows = await connection.execute(
-        LIVE_FIGURES,
-        {**moment, "customer_ids": customer_ids, "since": datetime.combine(since, time.min, tzinfo=UTC)},
+    partition, run_id = scored_by or (None, None)
+    rows = await _LIVE_FIGURES.fetch(
+        connection,
+        {
+            **moment,
+            "customer_ids": customer_ids,
+            "since": datetime.combine(since, time.min, tzinfo=UTC),
+            "partition": partition,
+            "run_id": run_id,
+        },
     )
-    summaries = {row.customer_id: row for row in rows}
-    figures: dict[str, Row[Any] | None] = dict(summaries)
+    summaries: dict[str, Mapping[str, Any]] = {row["customer_id"]: row for row in rows}
+    figures: dict[str, Mapping[str, Any] | None] = dict(summaries)
     later = [
         customer_id
         for customer_id, row in summaries.items()
-        if row.latest_order_event_at is not None and row.latest_order_event_at > as_of
+        if row["latest_order_event_at"] is not None and row["latest_order_event_at"] > as_of
     ]
     if later:
         figures.update(dict.fromkeys(later))
-        rows = await connection.execute(FIGURES_OF_CUSTOMERS, {**moment, "customer_ids": later})
-        figures.update({row.customer_id: row for row in rows})
+        rows = await _FIGURES_OF_CUSTOMERS.fetch(connection, {**moment, "customer_ids": later})
+        figures.update({row["customer_id"]: row for row in rows})
     return {
-        customer_id: FoundCustomer(figures[customer_id], row.interaction_count)
+        customer_id: FoundCustomer(figures[customer_id], row["interaction_count"], _share(row))
         for customer_id, row in summaries.items()
     }
+
+
+_LIVE_FIGURES = DriverStatement(LIVE_FIGURES.text)
+_FIGURES_OF_CUSTOMERS = DriverStatement(FIGURES_OF_CUSTOMERS.text)
+
+
+def _share(row: Mapping[str, Any]) -> StoredShare | None:
+    net_spend = row["scored_net_spend"]
+    return None if net_spend is None else StoredShare(row["cumulative_share"], net_spend)
 
 
 def _whole(name: str) -> str:

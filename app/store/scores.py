@@ -1,5 +1,6 @@
 """The scores that runs store: written fresh into a partition, read by customer, or listed by any sort."""
 
+from collections import namedtuple
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.store.engine import driver_connection
+from app.store.engine import DriverStatement, driver_connection
 from app.store.tables import SCORE_COLUMNS
 
 SHARED_PARTITION = 0
@@ -85,23 +86,23 @@ async def copy_to_history(connection: AsyncConnection, run_id: int, partition: i
     )
 
 
+_FIND = DriverStatement(
+    f"SELECT {_SELECTED} FROM scores WHERE workspace_id = :workspace_id AND partition = :partition"
+    " AND run_id = :run_id AND customer_id = ANY(CAST(:customer_ids AS text[]))"
+)
+StoredScores: Any = namedtuple("StoredScores", ("customer_id", *_COLUMNS))  # type: ignore[misc]
+"""A row of scores as it is stored: the customer's id and the score columns in their order."""
+
+
 async def find_scores(
     connection: AsyncConnection, workspace_id: int, run_id: int, partition: int, customer_ids: Sequence[str]
-) -> Sequence[Row[Any]]:
-    return (
-        await connection.execute(
-            text(
-                f"SELECT {_SELECTED} FROM scores WHERE workspace_id = :workspace_id AND partition = :partition"
-                " AND run_id = :run_id AND customer_id = ANY(CAST(:customer_ids AS text[]))"
-            ),
-            {
-                "workspace_id": workspace_id,
-                "run_id": run_id,
-                "partition": partition,
-                "customer_ids": customer_ids,
-            },
-        )
-    ).all()
+) -> list[Any]:
+    """``StoredScores`` of those of the customers that the run scored."""
+    records = await _FIND.fetch(
+        connection,
+        {"workspace_id": workspace_id, "partition": partition, "run_id": run_id, "customer_ids": customer_ids},
+    )
+    return [StoredScores(*record) for record in records]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Workspaces and their keys."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.store.engine import DriverStatement
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class Workspace:
     currency: str
     time_zone: ZoneInfo
     latest_run_id: int | None = None
+    settings_version: int = 1
 
     def local_day(self, moment: datetime) -> date:
         """The calendar day of a moment in the workspace's time zone."""
@@ -34,35 +37,39 @@ class KeyHolder:
     scopes: frozenset[str]
 
 
-async def find_key_holder(connection: AsyncConnection, key_hash: bytes) -> KeyHolder | None:
-    row = (
-        await connection.execute(
-            text(
-                "SELECT k.id AS key_id, k.scopes, w.id, w.name, w.currency, w.time_zone, w.latest_run_id"
-                " FROM api_keys AS k JOIN workspaces AS w ON w.id = k.workspace_id"
-                " WHERE k.key_hash = :key_hash AND k.revoked_at IS NULL"
-            ),
-            {"key_hash": key_hash},
-        )
-    ).one_or_none()
-    if row is None:
-        return None
-    return KeyHolder(row.key_id, _workspace(row), frozenset(row.scopes))
+_KEY_HOLDERS = DriverStatement("""
+SELECT k.key_hash, k.id AS key_id, k.scopes, w.id, w.name, w.currency, w.time_zone, w.latest_run_id, w.settings_version
+FROM api_keys AS k JOIN workspaces AS w ON w.id = k.workspace_id
+WHERE k.key_hash = ANY(CAST(:key_hashes AS bytea[])) AND k.revoked_at IS NULL
+""")
 
 
-def _workspace(row: Row[Any]) -> Workspace:
-    return Workspace(row.id, row.name, row.currency, ZoneInfo(row.time_zone), row.latest_run_id)
+async def find_key_holders(connection: AsyncConnection, key_hashes: Sequence[bytes]) -> dict[bytes, KeyHolder]:
+    """Who holds the keys, by hash; without those that are not known or were revoked."""
+    rows = await _KEY_HOLDERS.fetch(connection, {"key_hashes": key_hashes})
+    return {row["key_hash"]: KeyHolder(row["key_id"], _workspace(row), frozenset(row["scopes"])) for row in rows}
+
+
+def _workspace(row: Mapping[Any, Any]) -> Workspace:
+    return Workspace(
+        row["id"],
+        row["name"],
+        row["currency"],
+        ZoneInfo(row["time_zone"]),
+        row["latest_run_id"],
+        row["settings_version"],
+    )
 
 
 async def get_workspace(connection: AsyncConnection, workspace_id: int) -> Workspace:
-    return _workspace(
-        (
-            await connection.execute(
-                text("SELECT id, name, currency, time_zone, latest_run_id FROM workspaces WHERE id = :workspace_id"),
-                {"workspace_id": workspace_id},
-            )
-        ).one()
+    rows = await connection.execute(
+        text(
+            "SELECT id, name, currency, time_zone, latest_run_id, settings_version FROM workspaces"
+            " WHERE id = :workspace_id"
+        ),
+        {"workspace_id": workspace_id},
     )
+    return _workspace(rows.mappings().one())
 
 
 async def any_workspace(connection: AsyncConnection) -> bool:

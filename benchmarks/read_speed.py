@@ -1,0 +1,175 @@
+"""Reads of one customer's value, beside a bare FastAPI + asyncpg point read on the same server, in one run.
+
+The service as the launcher starts it (embedded server, one web process); the bare read in a uvicorn process with the
+same loop and protocol; a load client in a process of its own with keep-alive connections. Rounds alternate, and what is
+told is the ratio of the medians. `--feast PYTHON` (or FEAST_PYTHON) names an interpreter that has Feast, whose online
+store is then served from the same PostgreSQL, too.
+
+    python -m benchmarks.read_speed [--small] [--customers 20000] [--rounds 5] [--seconds 2] [--feast PYTHON]
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from app.embedded.folder import PROJECT_DIR, account_for, temporary_parent
+from benchmarks.load_client import LoadClient
+from benchmarks.simulated_shop import customer_id, fill, settle
+from tests.test_launcher import Launcher
+
+KEY = "prn_read_speed"
+PATHS = 2_000
+CONNECTIONS = 16
+
+
+def call(url: str, key: str, path: str, body: Any = None) -> Any:
+    request = urllib.request.Request(
+        url + path,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return json.load(response)
+
+
+def score(url: str, key: str, model: str) -> str:
+    """Start a run by a model and wait for it; answers the model that it fitted."""
+    run = call(url, key, "/v1/runs", {"settings": {"clv": {"model": model}}})
+    while run["status"] in ("queued", "running"):
+        time.sleep(0.1)
+        run = call(url, key, f"/v1/runs/{run['id']}")
+    assert run["status"] == "succeeded", run
+    return str(run["fitted"]["clv"]["model"])
+
+
+@contextmanager
+def bare_service(database_url: str) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        # As the launcher does; else an answer waits for the client's delayed ACK.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        options = f"--factory --fd {listener.fileno()} --loop uvloop --http httptools --ws none --no-proxy-headers"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "benchmarks.bare_read:create_app", *options.split()]
+            + ["--no-server-header", "--no-access-log", "--log-level", "warning"],
+            cwd=PROJECT_DIR,
+            env=os.environ | {"BARE_DATABASE_URL": database_url},
+            pass_fds=(listener.fileno(),),
+        )
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        call(url, "", "/bare/0")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+async def make_bare_table(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("CREATE TABLE bare_reads (key text PRIMARY KEY, content text NOT NULL)")
+    await connection.execute(
+        "INSERT INTO bare_reads SELECT number::text, repeat('x', 900) FROM generate_series(0, 19999) AS number"
+    )
+    await connection.execute("VACUUM ANALYZE bare_reads")
+    await connection.close()
+
+
+async def fill_workspaces(database_url: str, names: list[str], customers: int) -> None:
+    connection = await asyncpg.connect(database_url)
+    for name in names:
+        workspace_id = await connection.fetchval("SELECT id FROM workspaces WHERE name = $1", name)
+        await fill(connection, workspace_id, customers)
+    await settle(connection)
+    await connection.close()
+
+
+def measure(
+    loads: dict[str, tuple[str, list[str], str]], *, rounds: int, seconds: float, connections: int
+) -> dict[str, dict[str, float]]:
+    """Requests a second and milliseconds of each load, the median over the rounds."""
+    found: dict[str, list[Any]] = {name: [] for name in loads}
+    position = dict.fromkeys(loads, 0)
+    with LoadClient() as client:
+        for name, (url, paths, key) in loads.items():  # Connections, plans and caches are there before it counts.
+            client.run(url, paths[:50], seconds=0.3, key=key, connections=connections)
+        for _ in range(rounds):
+            for name, (url, paths, key) in loads.items():
+                answer = client.run(url, paths, seconds=seconds, key=key, connections=connections, start=position[name])
+                position[name] = answer["position"]
+                found[name].append(answer)
+    return {
+        name: {figure: statistics.median(answer[figure] for answer in answers) for figure in answers[0]}
+        for name, answers in found.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--customers", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
+    parser.add_argument("--small", action="store_true", help="a quick look, in under 25 seconds")
+    parser.add_argument("--feast", default=os.environ.get("FEAST_PYTHON"), help="an interpreter that has Feast")
+    arguments = parser.parse_args()
+    if arguments.small:
+        arguments.customers, arguments.rounds, arguments.seconds = 2_000, 3, 0.6
+    folder = Path(tempfile.mkdtemp(prefix="perennial-reads-", dir=temporary_parent(account_for())))
+    folder.chmod(0o711)  # The server's user passes through.
+    try:
+        with ExitStack() as stack:
+            launcher = stack.enter_context(Launcher(folder, PERENNIAL_BOOTSTRAP_KEY=KEY))
+            url = launcher.until_serving()
+            database_url = f"postgresql://perennial@/perennial?host={folder}/data/socket"
+            keys = {
+                name: call(url, KEY, "/v1/workspaces", {"id": name, "currency": "USD", "time_zone": "UTC"})["key"]
+                for name in ("predictive", "textbook", "without-run")
+            }
+            asyncio.run(make_bare_table(database_url))
+            asyncio.run(fill_workspaces(database_url, list(keys), arguments.customers))
+            model = score(url, keys["predictive"], "auto")
+            score(url, keys["textbook"], "textbook")
+            bare_url = stack.enter_context(bare_service(database_url))
+            chance = random.Random(1)
+            # Different customers each time, as callers would ask: nothing is known of most when they are asked for.
+            numbers = chance.sample(range(arguments.customers), min(arguments.customers, 20_000))
+            live = [f"/v1/customers/{customer_id(number)}/value" for number in numbers]
+            loads = {
+                "bare read": (bare_url, [f"/bare/{number % 20_000}" for number in numbers], ""),
+                "cached": (url, [path + "?source=cached" for path in live], keys["predictive"]),
+                f"live, {model}": (url, live, keys["predictive"]),
+                "live, textbook": (url, live, keys["textbook"]),
+                "live, without a run": (url, live, keys["without-run"]),
+            }
+            figures = measure(
+                loads, rounds=arguments.rounds, seconds=arguments.seconds, connections=arguments.connections
+            )
+            bare = figures["bare read"]["a_second"]
+            for name, figure in figures.items():
+                print(
+                    f"{name:22} {figure['a_second']:7,.0f}/s {figure['a_second'] / bare:6.2f} of the bare read;"
+                    f" p50 {1_000 * figure['p50']:.2f} ms, p99 {1_000 * figure['p99']:.2f} ms",
+                    flush=True,
+                )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
