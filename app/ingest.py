@@ -90,7 +90,9 @@ class EventRecorder:
     async def _record_alone(
         self, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime
     ) -> list[Verdict]:
-        return await committed(self._engine, lambda connection: record_rows(connection, workspace, rows, received_at))
+        return await committed(
+            self._engine, lambda connection, again: record_rows(connection, workspace, rows, received_at, again)
+        )
 
     async def _record_shared(self, workspace: Workspace, rows: list[EventRow], received_at: datetime) -> list[Verdict]:
         verdicts: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()

@@ -98,6 +98,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     customise_openapi(app, list(app.routes))
     # Routes are tried one after another: what is asked most comes first, but not in the document.
-    app.router.routes.sort(key=lambda route: getattr(route, "original_router", None) is not values.customer_router)
+    busiest = (values.customer_router, events.router)
+    app.router.routes.sort(key=lambda route: getattr(route, "original_router", None) not in busiest)
     app.add_middleware(RequestMiddleware)
     return app

@@ -25,6 +25,7 @@ from app.store.customers import SummaryChange
 from app.store.engine import is_unique_violation, plan_anew
 from app.store.events import EventRow
 from app.store.workspaces import Workspace
+from app.transactions import BeginAgain
 
 Verdict: TypeAlias = Literal["accepted", "duplicate"] | Reason
 """What became of an event: stored now, stored before with the same content, or not taken and why."""
@@ -43,20 +44,22 @@ _resent: set[int] = set()
 
 
 async def record_rows(
-    connection: AsyncConnection, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime
+    connection: AsyncConnection, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime, again: bool
 ) -> list[Verdict]:
-    """Store what is new among valid events and answer a verdict for each; the caller commits."""
+    """Store what is new among valid events and answer a verdict for each; the step of a transaction.
+
+    Raises ``BeginAgain`` where events that were taken for new are not.
+    """
     await plan_anew(connection)
-    if workspace.id not in _resent and not any(map(_must_fit_its_order, rows)):
+    if not again and workspace.id not in _resent and not any(map(_must_fit_its_order, rows)):
         verdicts, new = _decide(rows, {}, {})
         try:
-            async with connection.begin_nested():
-                await _write(connection, workspace, new, received_at)
+            await _write(connection, workspace, new, received_at)
         except DBAPIError as error:
-            if not is_unique_violation(error):
-                raise
-        else:
-            return verdicts
+            if is_unique_violation(error):
+                raise BeginAgain from error
+            raise
+        return verdicts
     customer_ids = sorted({row.customer_id for row in rows})
     await customer_store.lock_customers(connection, workspace.id, customer_ids, received_at)
     known_events, known_orders = await _find_known(connection, workspace, rows)

@@ -1,20 +1,20 @@
 """Recording events."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field, TypeAdapter
 
 from app.api import bodies
-from app.api.dependencies import EventsWriter
+from app.api.dependencies import EventsWriter, holder_of
 from app.api.problems import responses
 from app.errors import UnsupportedMediaType
 from app.events import EventUnion
 from app.ingest import INLINE_BYTES, EventRecorder
-
-router = APIRouter(tags=["events"])
 
 
 class EventBatch(BaseModel):
@@ -76,6 +76,21 @@ async def _items(request: Request) -> tuple[list[Any], int]:
     read = bodies.read_events if kind == "application/json" else bodies.read_event_lines
     items = read(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(read, body)
     return items, len(body)
+
+
+class _StraightRoute(APIRoute):
+    """Straight to the endpoint: a single event takes less time to record than FastAPI to see to its dependencies."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        async def handler(request: Request) -> Response:
+            receipt = await record_events(await holder_of(request, "events:write"), request)
+            return Response(_told.dump_json(receipt), media_type="application/json")
+
+        return handler
+
+
+_told = TypeAdapter(EventReceipt)
+router = APIRouter(tags=["events"], route_class=_StraightRoute)
 
 
 @router.post(
