@@ -8,10 +8,11 @@ Nearly all batches bring only what is new, so a batch is first written as if all
 and orders tell where it is not, and then everything is undone and looked up under the locks.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence, Sized
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,6 +39,10 @@ CURRENCY_MISMATCH = Reason(
     "/data/currency",
 )
 ZERO = Decimal(0)
+INLINE_ROWS = 200
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 _resent: set[int] = set()
 """Workspaces whose last batch had known events in it: whoever sends one batch again tends to send the next again."""
@@ -138,15 +143,12 @@ async def _write(
 
     The summaries come first, in sorted order: they are the locks.
     """
-    by_customer: dict[str, list[EventRow]] = {}
-    for row in rows:
-        by_customer.setdefault(row.customer_id, []).append(row)
-    changes = {customer_id: _change(customer_id, by_customer[customer_id]) for customer_id in sorted(by_customer)}
-    added = await customer_store.add_changes(connection, workspace.id, list(changes.values()), received_at)
+    changes, joined_changes = await _apart(rows, _changes_by, rows)
+    added = await customer_store.add_changes(connection, workspace.id, joined_changes, received_at)
     recomputed = [change.customer_id for change in changes.values() if change.adjustment_count]
     others = [change for customer_id, change in changes.items() if customer_id not in added]
     if others:
-        orders = [row for change in others for row in by_customer[change.customer_id] if row.type == "order.placed"]
+        orders = [row for row in rows if row.type == "order.placed" and row.customer_id not in added]
         new_days = await customer_store.count_new_days(
             connection,
             workspace.id,
@@ -158,7 +160,8 @@ async def _write(
             else change.without_orders()
             for change in others
         ]
-        await customer_store.add_changes(connection, workspace.id, settled, received_at, settled=True)
+        joined_changes = await _apart(settled, customer_store.join_changes, settled)
+        await customer_store.add_changes(connection, workspace.id, joined_changes, received_at, settled=True)
         recomputed += [change.customer_id for change in others if change.customer_id not in new_days]
     await event_store.insert_events(connection, rows)
     if recomputed:
@@ -166,6 +169,24 @@ async def _write(
     profiled = sorted({row.customer_id for row in rows if row.type in PROFILE_TYPES})
     if profiled:
         await customer_store.recompute_profiles(connection, workspace.id, profiled)
+
+
+async def _apart(
+    things: Sized, work: Callable[Parameters, Result], *arguments: Parameters.args, **named: Parameters.kwargs
+) -> Result:
+    """Work on so many things, in a thread if they are many: the event loop has others to serve."""
+    if len(things) <= INLINE_ROWS:
+        return work(*arguments, **named)
+    return await asyncio.to_thread(work, *arguments, **named)
+
+
+def _changes_by(rows: Sequence[EventRow]) -> tuple[dict[str, SummaryChange], dict[str, str]]:
+    """What the rows add to the summaries, by customer in sorted order, and the same as the store takes it."""
+    by_customer: dict[str, list[EventRow]] = {}
+    for row in rows:
+        by_customer.setdefault(row.customer_id, []).append(row)
+    changes = {customer_id: _change(customer_id, by_customer[customer_id]) for customer_id in sorted(by_customer)}
+    return changes, customer_store.join_changes(list(changes.values()))
 
 
 def _change(customer_id: str, rows: Sequence[EventRow]) -> SummaryChange:

@@ -6,9 +6,10 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.store.engine import DriverStatement
 from app.store.figures import RECOMPUTE_SUMMARIES
 from app.store.lists import join_list, listed
 from app.store.tables import ADJUSTING, PLACED, PROFILE
@@ -77,8 +78,8 @@ _COLUMNS = {
 }
 
 
-def _add_changes(purchase_days: str, applies: str) -> TextClause:
-    return text(f"""
+def _add_changes(purchase_days: str, applies: str) -> DriverStatement:
+    return DriverStatement(f"""
 INSERT INTO customer_summary AS summary (
     workspace_id, customer_id, event_count, adjustment_count, interaction_count, latest_order_event_at,
     first_event_at, last_event_at, updated_at, order_count, purchase_days, first_purchase_day, last_purchase_day,
@@ -134,28 +135,32 @@ _ADD_SETTLED_CHANGES = _add_changes(
 )
 
 
+def join_changes(changes: Sequence[SummaryChange]) -> dict[str, str]:
+    """Changes of distinct customers in sorted order as ``add_changes`` takes them; pure, and a few µs a change."""
+    columns = zip(*changes, strict=True)
+    return {
+        name: join_list(column, shown) for (name, (_, shown)), column in zip(_COLUMNS.items(), columns, strict=True)
+    }
+
+
 async def add_changes(
     connection: AsyncConnection,
     workspace_id: int,
-    changes: Sequence[SummaryChange],
+    joined_changes: dict[str, str],
     now: datetime,
     *,
     settled: bool = False,
 ) -> Set[str]:
     """Add a batch to the summaries of its customers, making those that are new; answers whom it was added for.
 
-    ``changes`` are of distinct customers in sorted order. All of them are locked until the transaction ends.
+    The customers, which come in sorted order, are locked until the transaction ends.
 
     Orders just add up where nothing adjusts the customer's orders and none is before the last purchase day; where
     they may not, the customer is left out. ``settled`` changes are known to: their days are of ``count_new_days``.
     """
-    joined = {
-        name: join_list(column, shown)
-        for (name, (_, shown)), column in zip(_COLUMNS.items(), zip(*changes, strict=True), strict=True)
-    }
     statement = _ADD_SETTLED_CHANGES if settled else _ADD_CHANGES
-    rows = await connection.execute(statement, {"workspace_id": workspace_id, "now": now, **joined})
-    return set(rows.scalars())
+    values = {"workspace_id": workspace_id, "now": now, **joined_changes}
+    return {customer_id for (customer_id,) in await statement.fetch(connection, values)}
 
 
 _NEW_DAYS = text(f"""

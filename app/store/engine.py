@@ -120,7 +120,10 @@ class DriverStatement:
         self._names: tuple[str, ...] = tuple(compiled.positiontup or ())
 
     async def fetch(self, connection: AsyncConnection, values: Mapping[str, Any]) -> list[Any]:
-        """Records, which are read by name or place. For connections in AUTOCOMMIT, whose transactions are their own."""
+        """Records, which are read by name or place.
+
+        For connections in AUTOCOMMIT, or in a transaction that SQLAlchemy has begun by a statement of its own.
+        """
         driver = await driver_connection(connection)
         try:
             with translated_errors():
