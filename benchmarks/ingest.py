@@ -1,41 +1,59 @@
-"""Orders a second through POST /v1/events, beside a bare COPY of the same rows into the same server.
+"""Ingest beside what the same server and driver can do at best, all in one run, one after the other and again.
 
-Both in one run, one after the other and again: the service as the launcher starts it (embedded server with its own
-settings, one web process), 1,000 orders a request over 4 connections; and asyncpg's COPY, 1,000 rows a commit over
-4 connections, into a table with the keys and indexes of `events`.
+The service as the launcher starts it: embedded server with its own settings, one web process, one worker. Orders of
+many customers come as they happened, one after another.
 
-    python benchmarks/ingest.py [--orders 100000] [--rounds 2]
+- batches: 1,000 orders a request over 4 connections; beside asyncpg's COPY of the same rows, 1,000 a commit over 4
+  connections, into a table with the keys of `events` (by event, by order); and beside our own recording of the same
+  batches in this process, without HTTP;
+- late batches, for orientation: the same, but each order is dated before the customer's last one;
+- an import of a file of them, NDJSON and CSV, from the first byte sent to `succeeded`; beside the COPY in one go;
+- single events, one a request from 64 connections; beside one-row inserts by pgbench from 64 connections;
+- the next order of a customer with 10,000 orders; beside that of a customer with 10.
+
+    python -m benchmarks.ingest [--orders 100000] [--rounds 3] [--small]
 """
 
 import argparse
 import asyncio
-import itertools
 import json
 import random
+import re
 import shutil
-import sys
+import statistics
+import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
 import asyncpg
-import httpx
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import uvloop
 
 from app.candidates import prepare
+from app.embedded.binaries import programs_for
 from app.embedded.folder import account_for, temporary_parent
+from app.ingest import EventRecorder
+from app.store.engine import create_engine
 from app.store.events import EventRow
 from app.store.workspaces import Workspace
+from benchmarks.figures import Figure, table
 from tests.test_launcher import Launcher
 
 KEY = "prn_ingest"
 A_REQUEST = 1_000
 CONNECTIONS = 4
+SINGLES = 64
+MAPPING = json.dumps(
+    {
+        "kind": "orders",
+        "columns": {name: name for name in ("order_id", "customer_id", "occurred_at", "amount", "currency")},
+    }
+)
 
 
 def make_orders(count: int, name: str, year: int = 2024) -> list[dict[str, Any]]:
@@ -47,7 +65,7 @@ def make_orders(count: int, name: str, year: int = 2024) -> list[dict[str, Any]]
         {
             "id": f"evt-{name}-{number:08}",
             "type": "order.placed",
-            "customer_id": f"c-{chance.randrange(count // 5):07}",
+            "customer_id": f"c-{chance.randrange(max(1, count // 5)):07}",
             "occurred_at": datetime.fromtimestamp(begin + number * step, UTC).isoformat().replace("+00:00", "Z"),
             "data": {
                 "order_id": f"o-{name}-{number:08}",
@@ -59,74 +77,221 @@ def make_orders(count: int, name: str, year: int = 2024) -> list[dict[str, Any]]
     ]
 
 
-def cut(things: list[Any]) -> Iterator[list[Any]]:
-    return (things[start : start + A_REQUEST] for start in range(0, len(things), A_REQUEST))
+def cut(things: Sequence[Any], size: int = A_REQUEST) -> Iterator[Any]:
+    return (things[start : start + size] for start in range(0, len(things), size))
 
 
-async def through_http(url: str, orders: list[dict[str, Any]]) -> float:
-    bodies = iter([json.dumps({"events": batch}).encode() for batch in cut(orders)])
-    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+def request(method: str, path: str, body: bytes = b"", kind: str = "application/json") -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: {kind}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
-    async def send(http: httpx.AsyncClient) -> int:
+
+async def call(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], message: bytes) -> Any:
+    """The answer to a request that must succeed; as little work as can be, for the client shares the cores."""
+    reader, writer = connection
+    writer.write(message)
+    head = await reader.readuntil(b"\r\n\r\n")
+    found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+    body = await reader.readexactly(int(found[1]) if found else 0)
+    if head[9:10] != b"2":
+        raise RuntimeError(f"{head.decode()}{body.decode()}")
+    return json.loads(body)
+
+
+async def send_all(url: str, messages: Iterable[bytes], connections: int) -> float:
+    """Seconds until all are answered, over so many connections."""
+    where = urlsplit(url)
+    waiting = iter(messages)
+
+    async def send() -> int:
+        connection = await asyncio.open_connection(where.hostname, where.port)
         accepted = 0
-        for body in bodies:
-            accepted += (await http.post("/v1/events", content=body)).json()["accepted"]
+        for message in waiting:
+            accepted += (await call(connection, message))["accepted"]
+        connection[1].close()
         return accepted
 
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as http:
-        begun = time.perf_counter()
-        accepted = sum(await asyncio.gather(*(send(http) for _ in range(CONNECTIONS))))
-        seconds = time.perf_counter() - begun
-    assert accepted == len(orders)
+    begun = time.perf_counter()
+    await asyncio.gather(*(send() for _ in range(connections)))
+    return time.perf_counter() - begun
+
+
+async def by_http(url: str, orders: list[dict[str, Any]], size: int = A_REQUEST, connections: int = 4) -> float:
+    messages = [request("POST", "/v1/events", json.dumps({"events": part}).encode()) for part in cut(orders, size)]
+    return len(orders) / await send_all(url, messages, connections)
+
+
+async def by_function(database_url: str, workspace: Workspace, orders: list[dict[str, Any]]) -> float:
+    engine = create_engine(database_url)
+    recorder = EventRecorder(engine, CONNECTIONS)
+    batches = iter(list(cut(orders)))
+
+    async def record() -> None:
+        for batch in batches:
+            receipt = await recorder.record(workspace, batch, datetime.now(UTC))
+            assert receipt.accepted == len(batch)
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(record() for _ in range(CONNECTIONS)))
+    seconds = time.perf_counter() - begun
+    await engine.dispose()
     return len(orders) / seconds
 
 
-async def by_copy(database_url: str, orders: list[dict[str, Any]]) -> float:
-    workspace = Workspace(1, "bare", "USD", ZoneInfo("UTC"))
-    candidates, _ = prepare(workspace, orders, datetime.now(UTC))
-    batches = iter(list(cut(candidates.rows)))
+async def by_copy(database_url: str, orders: list[dict[str, Any]], a_commit: int | None = A_REQUEST) -> float:
+    """Rows a second by bare COPY, so many a commit over 4 connections; None: in one go over one."""
+    rows = prepare(Workspace(1, "bare", "USD", ZoneInfo("UTC")), orders, datetime.now(UTC))[0].rows
+    batches = iter(list(cut(rows, a_commit or len(rows))))
 
     async def copy(connection: Any) -> None:
-        for rows in batches:
-            await connection.copy_records_to_table("bare_events", records=rows, columns=EventRow._fields)
+        for batch in batches:
+            await connection.copy_records_to_table("bare_events", records=batch, columns=EventRow._fields)
 
-    connections = [await asyncpg.connect(database_url) for _ in range(CONNECTIONS)]
-    await connections[0].execute("CREATE TABLE IF NOT EXISTS bare_events (LIKE events INCLUDING ALL)")
+    connections = [await asyncpg.connect(database_url) for _ in range(CONNECTIONS if a_commit else 1)]
+    await connections[0].execute(
+        "CREATE TABLE IF NOT EXISTS bare_events (LIKE events INCLUDING DEFAULTS,"
+        " PRIMARY KEY (workspace_id, customer_id, event_id), UNIQUE (workspace_id, customer_id, order_id))"
+    )
     begun = time.perf_counter()
     await asyncio.gather(*map(copy, connections))
     seconds = time.perf_counter() - begun
-    assert await connections[0].fetchval("SELECT count(*) FROM bare_events") % len(orders) == 0
     for connection in connections:
         await connection.close()
-    return len(orders) / seconds
+    return len(rows) / seconds
 
 
-async def run(url: str, database_url: str, count: int, rounds: int) -> None:
-    for number in itertools.islice(itertools.count(1), rounds):
-        orders = make_orders(count, str(number), 2024 - 2 * (rounds - number))
-        http = await through_http(url, orders)
-        bare = await by_copy(database_url, orders)
-        print(
-            f"round {number}: {count} orders, POST /v1/events {http:,.0f}/s, bare COPY {bare:,.0f}/s,"
-            f" {http / bare:.1%} of it",
-            flush=True,
+async def by_import(url: str, body: bytes, kind: str, path: str, count: int) -> float:
+    where = urlsplit(url)
+    begun = time.perf_counter()
+    connection = await asyncio.open_connection(where.hostname, where.port)
+    state = await call(connection, request("POST", path, body, kind))
+    while state["status"] not in ("succeeded", "failed"):
+        await asyncio.sleep(0.02)
+        state = await call(connection, request("GET", f"/v1/imports/{state['id']}"))
+    seconds = time.perf_counter() - begun
+    assert state["counts"]["accepted"] == count, state
+    connection[1].close()
+    return count / seconds
+
+
+def as_ndjson(orders: list[dict[str, Any]]) -> bytes:
+    return "\n".join(map(json.dumps, orders)).encode()
+
+
+def as_csv(orders: list[dict[str, Any]]) -> bytes:
+    lines = ["order_id,customer_id,occurred_at,amount,currency"]
+    lines += [
+        f"{order['data']['order_id']},{order['customer_id']},{order['occurred_at']},{order['data']['amount']},USD"
+        for order in orders
+    ]
+    return "\n".join(lines).encode()
+
+
+def by_pgbench(folder: Path, seconds: int) -> float:
+    """One-row inserts a second from 64 connections, into a table with the keys of `events`."""
+    script = folder / "insert.sql"
+    script.write_text(
+        "\\set id random(1, 1000000000000)\n"
+        "INSERT INTO bare_events (workspace_id, customer_id, event_id, type, occurred_at, received_at, fingerprint,"
+        " local_day, order_id, amount, currency) VALUES (1, 'c-' || (:id % 10000), 'e-' || :id, 'order.placed', now(),"
+        " now(), '\\x00', '2026-01-01', 'o-' || :id, 12.5, 'USD');\n"
+    )
+    program = programs_for(account_for(folder / "data"), folder / "data") / "pgbench"
+    where = ["-h", folder / "data/socket", "-U", "perennial", "perennial"]
+    answer = subprocess.run(
+        [program, "-n", "-f", script, "-c", str(SINGLES), "-j", "1", "-T", str(seconds), *where],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = re.search(r"tps = ([\d.]+)", answer.stdout)
+    assert found, answer.stdout
+    return float(found[1])
+
+
+async def next_order(url: str, customer_ids: Sequence[str], times: int) -> list[float]:
+    """Milliseconds of an order's request, the median for each of the customers, asked in turns."""
+    where = urlsplit(url)
+    connection = await asyncio.open_connection(where.hostname, where.port)
+    spent: dict[str, list[float]] = {customer_id: [] for customer_id in customer_ids}
+    for number in range(times):
+        for customer_id in customer_ids:
+            (order,) = make_orders(1, f"next-{number}-{customer_id}", 2025)
+            body = json.dumps({"events": [{**order, "customer_id": customer_id}]}).encode()
+            begun = time.perf_counter()
+            assert (await call(connection, request("POST", "/v1/events", body)))["accepted"] == 1
+            spent[customer_id].append((time.perf_counter() - begun) * 1000)
+    connection[1].close()
+    return [statistics.median(values) for values in spent.values()]
+
+
+async def measure(folder: Path, url: str, orders: int, rounds: int) -> list[Figure]:
+    """The figures of this page, medians over the rounds."""
+    database_url = f"postgresql://perennial@/perennial?host={folder}/data/socket"
+    workspace = Workspace(1, "default", "USD", ZoneInfo("UTC"))
+    found: dict[str, list[float]] = {}
+
+    def tell(**figures: float) -> None:
+        for name, value in figures.items():
+            found.setdefault(name, []).append(value)
+        print("  ".join(f"{name} {value:,.0f}/s" for name, value in figures.items()), flush=True)
+
+    for number in range(rounds):
+        first, second = (
+            make_orders(orders, f"a{number}", 1990 + 4 * number),
+            make_orders(orders, f"b{number}", 1992 + 4 * number),
         )
+        tell(
+            batches=await by_http(url, first),
+            copy=await by_copy(database_url, first),
+            function=await by_function(database_url, workspace, second),
+            late=await by_http(url, make_orders(orders // 4, f"late{number}", 1980)),
+            single=await by_http(url, make_orders(orders // 25, f"s{number}", 2022), 1, SINGLES),
+            pgbench=await asyncio.to_thread(by_pgbench, folder, 3),
+        )
+    events, lines = make_orders(2 * orders, "ndjson", 2018), make_orders(2 * orders, "csv", 2020)
+    tell(
+        ndjson=await by_import(url, as_ndjson(events), "application/x-ndjson", "/v1/imports", len(events)),
+        at_once=await by_copy(database_url, events, None),
+        csv=await by_import(url, as_csv(lines), "text/csv", f"/v1/imports?mapping={quote(MAPPING)}", len(lines)),
+    )
+    for customer_id, count in (("c-ten", 10), ("c-ten-thousand", 10_000)):
+        history = [{**order, "customer_id": customer_id} for order in make_orders(count, customer_id, 2023)]
+        await by_http(url, history, connections=1)
+    of_ten, of_ten_thousand = await next_order(url, ("c-ten", "c-ten-thousand"), 200)
+
+    middle = {name: statistics.median(values) for name, values in found.items()}
+    print(f"late orders, 1,000 a request: {middle['late']:,.0f}/s")
+    a_commit, at_once = "bare COPY, 1,000 a commit", "bare COPY in one go"
+    return [
+        Figure("orders, 1,000 a request", a_commit, middle["batches"], middle["copy"], "/s", 0.40),
+        Figure("orders, 1,000 a request", "our recording, no HTTP", middle["batches"], middle["function"], "/s", 0.70),
+        Figure("import of NDJSON", at_once, middle["ndjson"], middle["at_once"], "/s", 0.30),
+        Figure("import of CSV", at_once, middle["csv"], middle["at_once"], "/s", 0.30),
+        Figure("single events, 64 connections", "pgbench, 64", middle["single"], middle["pgbench"], "/s", 0.30),
+        Figure("next order after 10,000", "after 10", of_ten_thousand, of_ten, "ms", 1.5, at_most=True),
+    ]
+
+
+def figures(*, small: bool, orders: int = 100_000, rounds: int = 3) -> list[Figure]:
+    if small:
+        orders, rounds = 20_000, 1
+    folder = Path(tempfile.mkdtemp(prefix="perennial-ingest-", dir=temporary_parent(account_for())))
+    folder.chmod(0o711)  # The server's user passes through.
+    try:
+        with Launcher(folder, PERENNIAL_BOOTSTRAP_KEY=KEY) as launcher:
+            return uvloop.run(measure(folder, launcher.until_serving(), orders, rounds))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--orders", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--small", action="store_true", help="20,000 orders, one round")
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="perennial-ingest-", dir=temporary_parent(account_for())))
-    folder.chmod(0o711)  # The server's user passes through.
-    try:
-        with Launcher(folder, PERENNIAL_BOOTSTRAP_KEY=KEY) as launcher:
-            url = launcher.until_serving()
-            database_url = f"postgresql://perennial@/perennial?host={folder}/data/socket"
-            asyncio.run(run(url, database_url, arguments.orders, arguments.rounds))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    print(table(figures(small=arguments.small, orders=arguments.orders, rounds=arguments.rounds)))
 
 
 if __name__ == "__main__":
