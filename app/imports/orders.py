@@ -67,7 +67,7 @@ def _event(kind: str, prefix: str, order: OrderLike, data: dict[str, Any]) -> di
     return {
         "id": event_id(prefix, order.order_id),
         "type": kind,
-        "occurred_at": order.occurred_at.isoformat(),
+        "occurred_at": order.occurred_at,
         "customer_id": order.customer_id,
         "data": data,
     }
