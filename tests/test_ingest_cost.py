@@ -1,0 +1,150 @@
+"""What recording costs, counted: statements, transactions, and rows read and written. Counts do not flicker."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app import ingest
+from app.candidates import prepare
+from app.ingest import EventRecorder
+from app.recording import record_rows
+from app.store.engine import driver_connection
+from app.store.workspaces import Workspace
+from tests.conftest import make_workspace
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def orders(customer_id: str, days: Sequence[int], name: str = "o") -> list[dict[str, Any]]:
+    """An order on each of the days before NOW."""
+    return [
+        {
+            "id": f"e-{name}-{day}",
+            "type": "order.placed",
+            "customer_id": customer_id,
+            "occurred_at": (NOW - timedelta(days=day)).isoformat(),
+            "data": {"order_id": f"{name}-{day}", "amount": "10.00", "currency": "USD"},
+        }
+        for day in days
+    ]
+
+
+async def record(connection: AsyncConnection, workspace: Workspace, events: list[dict[str, Any]]) -> None:
+    candidates, rejections = prepare(workspace, events, NOW)
+    assert not rejections
+    verdicts = await record_rows(connection, workspace, candidates.rows, NOW, again=False)
+    assert verdicts == ["accepted"] * len(events)
+
+
+async def counters(connection: AsyncConnection) -> Counter[tuple[str, str]]:
+    rows = await connection.execute(
+        text(
+            "SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) AS read, n_tup_ins + n_tup_upd + n_tup_del"
+            " AS written FROM pg_stat_xact_user_tables WHERE relname IN ('events', 'customer_summary')"
+        )
+    )
+    return Counter({(row.relname, what): getattr(row, what) for row in rows for what in ("read", "written")})
+
+
+async def rows_touched(
+    engine: AsyncEngine, workspace: Workspace, events: list[dict[str, Any]]
+) -> Counter[tuple[str, str]]:
+    """Rows of each table that recording the events reads and writes."""
+    async with engine.begin() as connection:
+        before = await counters(connection)
+        await record(connection, workspace, events)
+        after = await counters(connection)
+        return after - before
+
+
+@pytest_asyncio.fixture
+async def workspace(engine: AsyncEngine) -> Workspace:
+    found, _ = await make_workspace(engine)
+    async with engine.begin() as connection:
+        await record(connection, found, orders("c-short", range(1, 4)))
+        await record(connection, found, orders("c-long", range(1, 400)))
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text("ANALYZE events, customer_summary"))
+    return found
+
+
+@pytest.mark.parametrize("day", [0, 1, 2], ids=["next", "same-day", "late"])
+async def test_an_order_touches_no_more_rows_after_a_long_history(
+    engine: AsyncEngine, workspace: Workspace, day: int
+) -> None:
+    after_short = await rows_touched(engine, workspace, orders("c-short", [day], "new"))
+    after_long = await rows_touched(engine, workspace, orders("c-long", [day], "new"))
+    assert after_long == after_short
+    assert after_long["events", "written"] == 1
+    assert after_long["events", "read"] <= 3  # a late order looks at the days around its own
+    assert after_long["customer_summary", "written"] == 1
+
+
+async def test_a_batch_is_as_many_statements_as_an_event(engine: AsyncEngine) -> None:
+    workspace, _ = await make_workspace(engine)
+    statements: list[str] = []
+    async with engine.begin() as connection:
+        driver = await driver_connection(connection)
+        driver.add_query_logger(lambda record: statements.append(record.query))
+        await record(connection, workspace, orders("c-1", [9]))
+        for_one = len(statements)
+        await record(connection, workspace, [event for n in range(300) for event in orders(f"c-{n}", [5, 4], f"n{n}")])
+        driver.remove_query_logger(statements.append)
+    # How to plan, and the summaries; the events themselves go by COPY, which is not logged.
+    assert for_one <= 2 + 1
+    assert len(statements) - for_one <= 2 + 1
+
+
+async def test_single_events_that_come_together_share_transactions(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, _ = await make_workspace(engine)
+    transactions = 0
+    committed = ingest.committed
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal transactions
+        transactions += 1
+        return await committed(*arguments)
+
+    monkeypatch.setattr(ingest, "committed", counted)
+    recorder = EventRecorder(engine, turns=4)
+    receipts = await asyncio.gather(
+        *(recorder.record(workspace, orders(f"c-{number}", [1]), NOW) for number in range(200))
+    )
+    assert all(receipt.accepted == 1 for receipt in receipts)
+    assert transactions <= 3
+    async with engine.connect() as connection:
+        stored = await connection.execute(
+            text("SELECT count(*) FROM events WHERE workspace_id = :id"), {"id": workspace.id}
+        )
+        assert stored.scalar_one() == 200
+
+
+async def test_an_event_that_fails_hurts_none_of_those_it_shares_a_transaction_with(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours that validation let through: one of the shared rows makes the transaction fail."""
+    workspace, _ = await make_workspace(engine)
+    recorder = EventRecorder(engine, turns=4)
+    record_rows = ingest.record_rows
+
+    async def fail(connection: AsyncConnection, workspace: Workspace, rows: Any, *arguments: Any) -> Any:
+        if any(row.customer_id == "c-13" for row in rows):
+            await connection.execute(text("SELECT 1 / 0"))
+        return await record_rows(connection, workspace, rows, *arguments)
+
+    monkeypatch.setattr(ingest, "record_rows", fail)
+    outcomes = await asyncio.gather(
+        *(recorder.record(workspace, orders(f"c-{number}", [1]), NOW) for number in range(20)), return_exceptions=True
+    )
+    failed = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, BaseException)]
+    assert failed == [13]
