@@ -93,7 +93,8 @@ def is_outage(error: BaseException) -> bool:
 
 def is_unique_violation(error: DBAPIError) -> bool:
     """Whether a row was refused because another has its key."""
-    return getattr(error.orig, "sqlstate", None) == "23505"
+    # Citus tells what a worker says of a COPY as an error of its own, with the worker's text.
+    return getattr(error.orig, "sqlstate", None) == "23505" or "violates unique constraint" in str(error.orig)
 
 
 async def schema_revision(engine: AsyncEngine) -> str | None:
