@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import json
 import os
 import signal
 import socket
@@ -254,14 +255,19 @@ async def _wait_for_database(url: str) -> None:
 
 async def _wait_until_ready(address: str) -> None:
     host, port = address.removeprefix("http://").rsplit(":", 1)
+    told = False
     while True:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
             writer.write(f"GET /health/ready HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
-            status_line = await reader.readline()
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             writer.close()
-            if status_line.split()[1:2] == [b"200"]:
+            if head.split()[1:2] == [b"200"]:
                 return
+            # What only the operator can mend; anything else passes by itself.
+            if not told and b'"not_durable"' in body:
+                _say(f"Perennial is not ready. {json.loads(body)['detail']}")
+                told = True
         await asyncio.sleep(POLL_INTERVAL)
 
 

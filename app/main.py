@@ -1,5 +1,6 @@
 """The web application: the only place where its parts are wired."""
 
+import asyncio
 import gc
 import logging
 import sys
@@ -72,6 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.schema_revision = head_revision()
     app.state.fits = Fits()
+    app.state.probe = asyncio.Lock()
     # The document can be made without a database; every request that needs one finds the engine here.
     app.state.engine = (
         create_engine(settings.database_url, pool_size=settings.pool_size) if settings.database_url else None

@@ -54,3 +54,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=10_000_000, ge=1_000, description="Largest request body, after decompression, in bytes."
     )
+    throwaway_database: bool = Field(
+        default=False,
+        description="For tests only: be ready even where the database may lose commits in a crash "
+        "(`fsync`, `full_page_writes` or `synchronous_commit` off).",
+    )

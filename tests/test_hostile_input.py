@@ -81,7 +81,7 @@ def _bytes(value: str | bytes) -> bytes:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def service(database_url: str) -> AsyncIterator[Service]:
-    app = create_app(Settings(database_url=database_url))
+    app = create_app(Settings(database_url=database_url, throwaway_database=True))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", http=ProblemProtocol, ws="none"))
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn tells it by an attribute

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,6 +22,14 @@ _SERVER_SETTINGS = {
     "idle_in_transaction_session_timeout": "60s",
 }
 
+# What is acknowledged is on disk, whatever the server's default is; remote_apply promises even more. By a statement
+# and not among the settings above, which would hide from `lossy_settings` what the server itself is set to.
+_WAIT_FOR_COMMITS = (
+    "SELECT set_config('synchronous_commit', 'on', false)"
+    " WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
+)
+_DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
+
 
 def create_engine(database_url: str, *, pool_size: int = 10, statement_timeout_ms: int = 30_000) -> AsyncEngine:
     """An engine for ``database_url``; ``statement_timeout_ms`` = 0 lets a statement run as long as it takes."""
@@ -28,7 +37,9 @@ def create_engine(database_url: str, *, pool_size: int = 10, statement_timeout_m
 
     async def connect() -> Any:
         with translated_errors():
-            return await asyncpg.connect(database_url, server_settings=settings, timeout=10)
+            connection = await asyncpg.connect(database_url, server_settings=settings, timeout=10)
+            await connection.execute(_WAIT_FOR_COMMITS)
+            return connection
 
     return create_async_engine(
         "postgresql+asyncpg://",
@@ -96,16 +107,30 @@ def is_unique_violation(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) == "23505"
 
 
-async def schema_revision(engine: AsyncEngine) -> str | None:
-    """The revision that the database is migrated to; None where it can't be reached or never was."""
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What readiness asks of the database."""
+
+    schema_revision: str | None
+    """The revision that it is migrated to."""
+
+    lossy_settings: tuple[str, ...]
+    """Those of ``fsync``, ``full_page_writes`` and ``synchronous_commit`` that are off: a crash may lose commits."""
+
+
+async def server_state(engine: AsyncEngine) -> ServerState | None:
+    """The state of the database; None where it can't be reached or was never migrated."""
     try:
         async with autocommit(engine).connect() as connection:
-            revision: str | None = (
-                await connection.execute(text("SELECT version_num FROM alembic_version"))
-            ).scalar_one_or_none()
+            revision = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
+            # `reset_val` is what the server, the database, the role and the URL say, before what we set ourselves.
+            lossy = await connection.execute(
+                text("SELECT name FROM pg_settings WHERE name = ANY(:names) AND reset_val = 'off' ORDER BY name"),
+                {"names": list(_DURABLE)},
+            )
+            return ServerState(revision, tuple(lossy.scalars()))
     except (DBAPIError, PoolTimeout, OSError):
         return None
-    return revision
 
 
 class DriverStatement:
