@@ -14,6 +14,7 @@ from app.api import problems
 from app.api.middleware import RequestMiddleware
 from app.api.openapi import customise_openapi
 from app.api.routes import (
+    audit,
     churn_labels,
     customers,
     events,
@@ -93,6 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         report_churn,
         report_satisfaction,
         workspaces,
+        audit,
     ):
         if module is values:
             app.include_router(values.customer_router)

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app import audit
 from app.analytics.churn_learning import Learned
 from app.analytics.clv import PurchaseDays
 from app.analytics.pareto import ParetoCurve
@@ -34,7 +35,7 @@ from app.store import scores as score_store
 from app.store import workspaces as workspace_store
 from app.store.engine import autocommit, is_outage
 from app.store.figures import FIGURE_COLUMNS
-from app.store.workspaces import Workspace
+from app.store.workspaces import KeyHolder, Workspace
 from app.workspace_settings import WorkspaceSettings, merged
 
 RUN_JOB = "run"
@@ -113,13 +114,17 @@ async def read_settings(engine: AsyncEngine, workspace: Workspace) -> SettingsRe
     return SettingsRecord(row.settings_version, WorkspaceSettings.model_validate_json(row.settings))
 
 
-async def change_settings(engine: AsyncEngine, workspace: Workspace, changes: Mapping[str, Any]) -> SettingsRecord:
+async def change_settings(engine: AsyncEngine, holder: KeyHolder, changes: Mapping[str, Any]) -> SettingsRecord:
     """Lay changes over the workspace's settings: part by part, field by field. Raises ``InvalidRequest``."""
+    workspace = holder.workspace
     async with engine.begin() as connection:
         row = await run_store.read_settings(connection, workspace.id, lock=True)
         sparse = merged(json.loads(row.settings), changes)
         settings = valid_settings(sparse)
         version = await run_store.write_settings(connection, workspace.id, sparse)
+        await audit.note(
+            connection, workspace.id, holder.key_id, "settings.changed", f"version {version}", datetime.now(UTC)
+        )
     return SettingsRecord(version, settings)
 
 

@@ -35,6 +35,8 @@ ROUTES = {
     ("POST", "/v1/keys"): "admin",
     ("GET", "/v1/keys"): "admin",
     ("DELETE", "/v1/keys/{key_id}"): "admin",
+    ("POST", "/v1/keys/{key_id}/rotate"): "admin",
+    ("GET", "/v1/audit"): "admin",
     ("POST", "/v1/workspaces"): "operator",
 }
 OPEN_ROUTES = {("GET", "/health/live"), ("GET", "/health/ready"), ("GET", "/openapi.json")}
@@ -116,7 +118,7 @@ async def test_a_key_is_shown_once_and_told_by_id_and_scopes(client: Client) -> 
     assert made["scopes"] == ["scores:read", "admin"]
     listed = await client.get("/v1/keys")
     (found,) = [key for key in listed["data"] if key["id"] == made["id"]]
-    assert found.keys() == {"id", "scopes", "created_at"}
+    assert found.keys() == {"id", "scopes", "created_at", "expires_at"}
     assert made["key"] not in str(listed)
 
 

@@ -178,4 +178,4 @@ async def get_settings(holder: ScoresReader, engine: Engine) -> Settings:
 )
 async def update_settings(holder: Admin, engine: Engine, body: SettingsChange) -> Settings:
     """They hold for runs from now on, and for live values before the first run."""
-    return _settings(await runs.change_settings(engine, holder.workspace, body.model_dump(exclude_unset=True)))
+    return _settings(await runs.change_settings(engine, holder, body.model_dump(exclude_unset=True)))
