@@ -73,7 +73,7 @@ revision: $(INSTALLED) ## Draft a migration from the tables in the code: make re
 	@$(VENV_PYTHON) -m app.migrate --revision "$$m"
 
 lock: $(VENV)/uv/bin/uv ## Pin the packages anew; UPGRADE=1 takes the newest versions
-	@for pins in "requirements.txt" "requirements-dev.txt --group dev"; do \
+	@for pins in "requirements.txt" "requirements-telemetry.txt --extra telemetry" "requirements-dev.txt --group dev"; do \
 		$(VENV)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 			--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade) pyproject.toml -o $$pins || exit; \
 	done
