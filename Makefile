@@ -35,9 +35,14 @@ import: $(INSTALLED) ## Import a file into a running service: FILE=orders.csv.gz
 
 # ---- Check ----------------------------------------------------------------------------------------------------------
 
-.PHONY: test lint types imports drift check
+.PHONY: test torture lint types imports drift check
 test: $(INSTALLED_DEV) ## Run the tests; narrow them with ARGS="-k words"
 	@OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+TORTURE := tests/test_idempotency.py
+
+torture: $(INSTALLED_DEV) ## Run the long forms of the tests that promise something; narrow them with ARGS="-k words"
+	@TORTURE=1 OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 $(TORTURE) $(ARGS)
 
 lint: $(INSTALLED_DEV) ## Check style and formatting
 	@$(VENV_PYTHON) -m ruff check .

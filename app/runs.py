@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import audit
 from app.analytics.churn_learning import Learned
@@ -128,33 +128,38 @@ async def change_settings(engine: AsyncEngine, holder: KeyHolder, changes: Mappi
     return SettingsRecord(version, settings)
 
 
-async def request_run(
-    engine: AsyncEngine,
+async def add_run(
+    connection: AsyncConnection,
     workspace: Workspace,
     as_of: datetime | None = None,
     settings: Mapping[str, Any] | None = None,
     now: datetime | None = None,
 ) -> RunRecord:
-    """Queue a run. Its settings are the workspace's with ``settings`` laid over them.
+    """Queue a run, in the caller's transaction. Its settings are the workspace's with ``settings`` laid over them.
 
     Raises ``InvalidRequest`` where the settings do not hold together.
     """
     now = now or datetime.now(UTC)
-    async with engine.begin() as connection:
-        row = await run_store.read_settings(connection, workspace.id)
-        effective = valid_settings(merged(json.loads(row.settings), settings or {}))
-        run = await run_store.insert_run(
-            connection,
-            workspace.id,
-            f"run_{secrets.token_hex(8)}",
-            as_of or now,
-            effective.model_dump(mode="json"),
-            row.settings_version,
-            now,
-        )
-        # One run at a time a workspace; others wait for their turn.
-        await queue.enqueue(connection, RUN_JOB, str(run.id).encode(), sequence=f"runs of {workspace.id}")
+    row = await run_store.read_settings(connection, workspace.id)
+    effective = valid_settings(merged(json.loads(row.settings), settings or {}))
+    run = await run_store.insert_run(
+        connection,
+        workspace.id,
+        f"run_{secrets.token_hex(8)}",
+        as_of or now,
+        effective.model_dump(mode="json"),
+        row.settings_version,
+        now,
+    )
+    # One run at a time a workspace; others wait for their turn.
+    await queue.enqueue(connection, RUN_JOB, str(run.id).encode(), sequence=f"runs of {workspace.id}")
     return _record(run)
+
+
+async def request_run(engine: AsyncEngine, workspace: Workspace, now: datetime | None = None) -> RunRecord:
+    """``add_run`` in a transaction of its own: a run of now, by the workspace's settings."""
+    async with engine.begin() as connection:
+        return await add_run(connection, workspace, now=now)
 
 
 def unknown_run() -> NotFound:

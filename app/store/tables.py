@@ -86,6 +86,17 @@ admin_acts = Table(
     Index("ix_admin_acts_workspace", "workspace_id", "id"),
 )
 
+idempotent_answers = Table(
+    "idempotent_answers",
+    metadata,
+    Column("key_id", IdText, primary_key=True, comment="of the caller"),
+    Column("digest", LargeBinary, primary_key=True, comment="SHA-256 of the Idempotency-Key"),
+    Column("fingerprint", LargeBinary, nullable=False, comment="SHA-256 of the request"),
+    Column("status", SmallInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False, comment="the answer, encrypted under the caller's key"),
+    Column("at", Instant, nullable=False, index=True),
+)
+
 events = Table(
     "events",
     metadata,

@@ -4,13 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import workspaces
 from app.api.cursors import decode_cursor, encode_cursor
 from app.api.dependencies import Admin, Cursor, Engine, Limit, Operator
+from app.api.idempotency import Once
 from app.api.problems import responses
 from app.scalars import Currency, Id, Instant
-from app.transactions import committed
 from app.workspaces import LONGEST_GRACE_SECONDS, SCOPES, Scope
 
 router = APIRouter()
@@ -93,16 +94,15 @@ class KeyPage(BaseModel):
     response_model=WorkspaceCreated,
     responses=responses(400, 409, 413),
 )
-async def create_workspace(holder: Operator, engine: Engine, body: WorkspaceRequest) -> WorkspaceCreated:
+async def create_workspace(holder: Operator, once: Once, body: WorkspaceRequest) -> Response:
     """A tenant of its own: customers, keys and settings. For operators only."""
     scopes = [scope for scope in SCOPES if scope != "operator"]
-    new = await committed(
-        engine,
-        lambda connection: workspaces.add_workspace(
-            connection, body.id, body.currency, body.time_zone, scopes, maker=holder
-        ),
-    )
-    return WorkspaceCreated(id=body.id, key=new.key)
+
+    async def told(connection: AsyncConnection) -> WorkspaceCreated:
+        new = await workspaces.add_workspace(connection, body.id, body.currency, body.time_zone, scopes, maker=holder)
+        return WorkspaceCreated(id=body.id, key=new.key)
+
+    return await once.answer(holder, 201, told)
 
 
 @router.post(
@@ -111,14 +111,16 @@ async def create_workspace(holder: Operator, engine: Engine, body: WorkspaceRequ
     tags=["keys"],
     summary="Make a key",
     response_model=KeyCreated,
-    responses=responses(400, 413),
+    responses=responses(400, 409, 413),
 )
-async def create_key(holder: Admin, engine: Engine, body: KeyRequest) -> KeyCreated:
+async def create_key(holder: Admin, once: Once, body: KeyRequest) -> Response:
     """A key of the caller's workspace, never wider than the caller's own, and never longer-lived."""
-    new = await committed(
-        engine, lambda connection: workspaces.add_key(connection, holder, body.scopes, body.expires_at)
-    )
-    return KeyCreated(id=new.id, key=new.key, scopes=list(new.scopes))
+
+    async def told(connection: AsyncConnection) -> KeyCreated:
+        new = await workspaces.add_key(connection, holder, body.scopes, body.expires_at)
+        return KeyCreated(id=new.id, key=new.key, scopes=list(new.scopes))
+
+    return await once.answer(holder, 201, told)
 
 
 @router.get("/v1/keys", tags=["keys"], summary="List keys", response_model=KeyPage, responses=responses())
@@ -151,23 +153,24 @@ async def list_keys(holder: Admin, engine: Engine, limit: Limit = 100, cursor: C
     response_model=KeyRotated,
     responses=responses(400, 404, 409, 413),
 )
-async def rotate_key(holder: Admin, engine: Engine, key_id: Id, body: KeyRotation | None = None) -> KeyRotated:
+async def rotate_key(holder: Admin, once: Once, key_id: Id, body: KeyRotation | None = None) -> Response:
     """A new key with the same scopes takes the place of this one, which ends at once or after a grace.
 
     The calling key may rotate itself; with a grace, so that the answer can be asked for again if it got lost.
     """
-    body = body or KeyRotation()
-    rotated = await committed(
-        engine,
-        lambda connection: workspaces.rotate_key(connection, holder, key_id, body.grace_seconds, body.expires_at),
-    )
-    return KeyRotated(
-        id=rotated.new.id,
-        key=rotated.new.key,
-        scopes=list(rotated.new.scopes),
-        expires_at=rotated.new.expires_at,
-        old_key_ends_at=rotated.old_ends_at,
-    )
+    wanted = body or KeyRotation()
+
+    async def told(connection: AsyncConnection) -> KeyRotated:
+        rotated = await workspaces.rotate_key(connection, holder, key_id, wanted.grace_seconds, wanted.expires_at)
+        return KeyRotated(
+            id=rotated.new.id,
+            key=rotated.new.key,
+            scopes=list(rotated.new.scopes),
+            expires_at=rotated.new.expires_at,
+            old_key_ends_at=rotated.old_ends_at,
+        )
+
+    return await once.answer(holder, 201, told)
 
 
 @router.delete(
