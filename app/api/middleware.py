@@ -9,7 +9,7 @@ import re
 import secrets
 from contextlib import suppress
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +23,31 @@ SMALL_BODY_BYTES = 1_000_000
 
 DISCARDED_BYTES = 100_000_000
 DISCARD_SECONDS = 5.0
+
+_NO_CONTENT = b"default-src 'none'; frame-ancestors 'none'"
+SAFE_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", _NO_CONTENT),
+    # Nearly all of it is personal data, and none of it gets better by lying in a cache.
+    (b"cache-control", b"no-store"),
+)
+"""What every answer carries, whoever asks for it."""
+
+# The interactive page, where it is served, is the one that may load something: what it shows the document with.
+_DOCS_HEADERS = tuple(
+    (
+        name,
+        b"default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self'; "
+        b"style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src 'self' data: https://fastapi.tiangolo.com; "
+        b"frame-ancestors 'none'"
+        if value is _NO_CONTENT
+        else value,
+    )
+    for name, value in SAFE_HEADERS
+)
+_DOCS_PATH = "/docs"
 
 STREAMING_PATHS = ("/v1/events", "/v1/imports")
 
@@ -47,10 +72,11 @@ class RequestMiddleware:
                 started = True
                 if message["status"] >= 400:
                     await body.discard()
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                headers.setdefault("X-Content-Type-Options", "nosniff")
-                headers.setdefault("Cache-Control", "no-store")
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    *(_DOCS_HEADERS if scope["path"] == _DOCS_PATH else SAFE_HEADERS),
+                ]
             await send(message)
 
         try:

@@ -4,6 +4,7 @@ import secrets
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.api.middleware import SAFE_HEADERS
 from app.api.problems import problem_response
 
 
@@ -14,6 +15,6 @@ class ProblemProtocol(HttpToolsProtocol):
         response = problem_response(400, "bad_request", "The request is not valid HTTP.")
         response.headers["X-Request-Id"] = secrets.token_hex(8)
         response.headers["Connection"] = "close"
-        head = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in (*response.raw_headers, *SAFE_HEADERS))
         self.transport.write(STATUS_LINE[400] + head + b"\r\n" + bytes(response.body))
         self.transport.close()

@@ -14,13 +14,18 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 # asyncpg reads libpq's URLs itself, with all their options, so the URL needs no translation.
-_SERVER_SETTINGS = {
+SERVER_SETTINGS = {
     "application_name": "perennial",
     "jit": "off",
     "TimeZone": "UTC",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "60s",
+    # A server that lost its client without a word lets go of its locks.
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
 }
+_ANSWER_PATIENCE_S = 5.0
 
 # What is acknowledged is on disk, whatever the server's default is; remote_apply promises even more. By a statement
 # and not among the settings above, which would hide from `lossy_settings` what the server itself is set to.
@@ -31,13 +36,22 @@ _WAIT_FOR_COMMITS = (
 _DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 
 
-def create_engine(database_url: str, *, pool_size: int = 10, statement_timeout_ms: int = 30_000) -> AsyncEngine:
-    """An engine for ``database_url``; ``statement_timeout_ms`` = 0 lets a statement run as long as it takes."""
-    settings = {**_SERVER_SETTINGS, "statement_timeout": str(statement_timeout_ms)}
+def create_engine(
+    database_url: str, *, pool_size: int = 10, statement_timeout_ms: int = 30_000, pool_timeout_s: float = 10.0
+) -> AsyncEngine:
+    """An engine for ``database_url``; ``statement_timeout_ms`` = 0 lets a statement run as long as it takes.
+
+    Whoever waits longer than ``pool_timeout_s`` for a connection is told that there is none.
+    """
+    settings = {**SERVER_SETTINGS, "statement_timeout": str(statement_timeout_ms)}
+    # Where the server itself can't be heard any more, nobody would end the statement but us.
+    patience = statement_timeout_ms / 1000 + _ANSWER_PATIENCE_S if statement_timeout_ms else None
 
     async def connect() -> Any:
         with translated_errors():
-            connection = await asyncpg.connect(database_url, server_settings=settings, timeout=10)
+            connection = await asyncpg.connect(
+                database_url, server_settings=settings, timeout=10, command_timeout=patience
+            )
             await connection.execute(_WAIT_FOR_COMMITS)
             return connection
 
@@ -46,7 +60,7 @@ def create_engine(database_url: str, *, pool_size: int = 10, statement_timeout_m
         async_creator=connect,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=10,
+        pool_timeout=pool_timeout_s,
         # Errors are logged, and the values that customers sent don't belong there.
         hide_parameters=True,
     )
