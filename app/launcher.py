@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -36,6 +37,7 @@ BRING_UP_PATIENCE = 5.0
 # After a second request to end.
 HASTY_PATIENCE = 0.5
 DATABASE_RETRY_INTERVAL = 2.0
+MOST_SOCKETS = 65_536
 # Matrices are small here: a pool of threads costs more than it brings, and beside busy processes it stalls.
 ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -78,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings) -> int:
+    _allow_many_sockets()
     with _listen(settings.host, settings.port) as listener:
         if settings.database_url is not None:
             return asyncio.run(_serve(settings, settings.database_url, None, listener))
@@ -210,6 +213,14 @@ def _spawn_web(database_url: str, listener: socket.socket) -> Child:
     )
     command = ["-m", "uvicorn", "app.main:create_app", *options.split()]
     return Child("web", _spawn(command, database_url, pass_fds=(listener.fileno(),)), WEB_PATIENCE)
+
+
+def _allow_many_sockets() -> None:
+    """Take as many file descriptors as we may: a thousand idle clients must not keep the next one out."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_SOCKETS if hard == resource.RLIM_INFINITY else min(MOST_SOCKETS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _spawn_worker(database_url: str) -> Child:

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from app.api import problems
+from app.api.limits import BatchTurns, Limits
 from app.api.middleware import RequestMiddleware
 from app.api.openapi import customise_openapi
 from app.api.routes import (
@@ -36,6 +37,8 @@ from app.store.engine import create_engine
 
 VERSION = "0.1.0"
 CONNECTIONS_FOR_READS = 4
+POOL_PATIENCE_S = 0.8
+"""Whoever waits longer for a connection is better told to come back than kept waiting."""
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -75,9 +78,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.schema_revision = head_revision()
     app.state.fits = Fits()
     app.state.probe = asyncio.Lock()
+    app.state.batch_turns = BatchTurns(max(1, settings.pool_size - CONNECTIONS_FOR_READS - 2))
+    # Half of the connections at most, so that whatever one workspace does, others find one.
+    app.state.limits = Limits(settings.requests_per_second, at_once=max(1, settings.pool_size // 2))
     # The document can be made without a database; every request that needs one finds the engine here.
     app.state.engine = (
-        create_engine(settings.database_url, pool_size=settings.pool_size) if settings.database_url else None
+        create_engine(settings.database_url, pool_size=settings.pool_size, pool_timeout_s=POOL_PATIENCE_S)
+        if settings.database_url
+        else None
     )
     if app.state.engine is not None:
         app.state.recorder = EventRecorder(app.state.engine, max(1, settings.pool_size - CONNECTIONS_FOR_READS))
@@ -104,5 +112,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # Routes are tried one after another: what is asked most comes first, but not in the document.
     busiest = (values.customer_router, events.router)
     app.router.routes.sort(key=lambda route: getattr(route, "original_router", None) not in busiest)
-    app.add_middleware(RequestMiddleware)
+    app.add_middleware(RequestMiddleware, limits=app.state.limits)
     return app

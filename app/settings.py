@@ -54,6 +54,12 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=10_000_000, ge=1_000, description="Largest request body, after decompression, in bytes."
     )
+    requests_per_second: float = Field(
+        default=5_000.0,
+        gt=0,
+        description="Requests a second that a web process takes from one workspace, with bursts of two seconds' worth; "
+        "more are told to come back (429).",
+    )
     throwaway_database: bool = Field(
         default=False,
         description="For tests only: be ready even where the database may lose commits in a crash "

@@ -38,6 +38,8 @@ async def holder_of(request: Request, scope: Scope) -> KeyHolder:
     found = None
     if len(key) <= _LONGEST_KEY:
         found = await workspaces.authenticate(request.app.state.engine, key)
+    # What the next request with this key counts for.
+    request.app.state.limits.learn(request.headers["authorization"], found.workspace if found else None)
     if found is None:
         raise Unauthenticated("This key is not known.", code="unknown_key")
     if scope not in found.scopes:

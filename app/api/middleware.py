@@ -11,9 +11,12 @@ from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import problem_response
+from app.api.limits import Limits, Turns
+from app.api.problems import http_problem, problem_response, told
+from app.errors import RateLimited
 
 logger = logging.getLogger(__name__)
 
@@ -49,21 +52,25 @@ _DOCS_HEADERS = tuple(
 )
 _DOCS_PATH = "/docs"
 
+_UNLIMITED_PATHS = "/health/"
 STREAMING_PATHS = ("/v1/events", "/v1/imports")
 
 
 class RequestMiddleware:
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app = app
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
-        body = _Body(scope, receive)
+        body = _Body(scope, receive, headers)
+        turn = _Turn(self._limits.turns)
         started = False
 
         async def send_with_headers(message: Message) -> None:
@@ -77,30 +84,82 @@ class RequestMiddleware:
                     (b"x-request-id", request_id.encode()),
                     *(_DOCS_HEADERS if scope["path"] == _DOCS_PATH else SAFE_HEADERS),
                 ]
+                # All work is done: whoever reads the answer slowly keeps nobody from theirs.
+                turn.end()
             await send(message)
 
         try:
+            authorization = headers.get("authorization")
+            # Without a key nothing is done that would cost anything.
+            if authorization and not scope["path"].startswith(_UNLIMITED_PATHS):
+                account = self._limits.count(self._limits.workspace_of(authorization))
+                if scope["path"] not in STREAMING_PATHS:
+                    # Taken in before the turn begins: whoever sends slowly keeps nobody waiting.
+                    await body.take_in()
+                    await turn.begin(account)
             await self.app(scope, body.receive, send_with_headers)
+        except RateLimited as error:
+            await told(error)(scope, receive, send_with_headers)
+        except HTTPException as error:
+            await http_problem(error.status_code)(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            logger.info("client went away, request %s", request_id)
         except Exception:
             logger.exception("unexpected error, request %s", request_id)
             if started:
                 raise
             response = problem_response(500, "internal_error", "Something went wrong on our side.")
             await response(scope, receive, send_with_headers)
+        finally:
+            turn.end()
+
+
+class _Turn:
+    """At most one turn, ended once."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._account: int | None = None
+
+    async def begin(self, account: int) -> None:
+        await self._turns.begin(account)
+        self._account = account
+
+    def end(self) -> None:
+        if self._account is not None:
+            account, self._account = self._account, None
+            self._turns.end(account)
 
 
 class _Body:
     """A request's body on its way in."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self._scope = scope
+    def __init__(self, scope: Scope, receive: Receive, headers: Headers) -> None:
+        self._headers = headers
+        self._http_version = scope["http_version"]
         self._receive = receive
         self._received = 0
         self._bounded = scope["path"] not in STREAMING_PATHS
         self._complete = False
+        self._taken: bytes | None = None
+
+    async def take_in(self) -> None:
+        """Receive the whole body, if there is one, before anybody asks for it. Raises ``HTTPException`` (413)."""
+        if "content-length" not in self._headers and "transfer-encoding" not in self._headers:
+            return
+        pieces = []
+        while not self._complete:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            pieces.append(message.get("body", b""))
+        self._taken = b"".join(pieces)
 
     async def receive(self) -> Message:
         """Refuse a body beyond the bound while it arrives, whatever its Content-Length says."""
+        if self._taken is not None:
+            taken, self._taken = self._taken, None
+            return {"type": "http.request", "body": taken, "more_body": False}
         message = await self._receive()
         self._received += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
@@ -113,8 +172,8 @@ class _Body:
 
         A client that is still sending when the connection ends would see it broken, and never see the answer.
         """
-        headers = Headers(scope=self._scope)
-        ends = "close" in headers.get("connection", "").lower() or self._scope["http_version"] == "1.0"
+        headers = self._headers
+        ends = "close" in headers.get("connection", "").lower() or self._http_version == "1.0"
         announced = "content-length" in headers or "transfer-encoding" in headers
         if self._complete or not ends or not announced or "expect" in headers:
             return
