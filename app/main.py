@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,9 +9,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from app import logs
 from app.api import problems
 from app.api.limits import BatchTurns, Limits
 from app.api.middleware import RequestMiddleware
+from app.api.observation import Metrics, Observation
 from app.api.openapi import customise_openapi
 from app.api.routes import (
     audit,
@@ -21,6 +22,7 @@ from app.api.routes import (
     events,
     health,
     imports,
+    metrics,
     report_churn,
     report_clv,
     report_satisfaction,
@@ -29,6 +31,7 @@ from app.api.routes import (
     values,
     workspaces,
 )
+from app.api.tracing import make_tracer
 from app.ingest import EventRecorder
 from app.live import Fits
 from app.migrate import head_revision
@@ -50,7 +53,8 @@ def _operation_id(route: APIRoute) -> str:
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application for these settings, or for those of the environment."""
     settings = settings or Settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_level)
+    tracer, traces = make_tracer(settings.otlp_endpoint)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,6 +66,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         if app.state.engine is not None:
             await app.state.engine.dispose()
+        if traces is not None:
+            # Sends what is left.
+            await asyncio.to_thread(traces.shutdown)
 
     app = FastAPI(
         title="Perennial",
@@ -73,10 +80,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=_operation_id,
         separate_input_output_schemas=False,
         redirect_slashes=False,
+        # Its spans tell paths and queries, and so customers; ours (app.api.observation) tell routes.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     app.state.settings = settings
     app.state.schema_revision = head_revision()
     app.state.fits = Fits()
+    app.state.metrics = Metrics()
     app.state.probe = asyncio.Lock()
     app.state.batch_turns = BatchTurns(max(1, settings.pool_size - CONNECTIONS_FOR_READS - 2))
     # Half of the connections at most, so that whatever one workspace does, others find one.
@@ -103,6 +119,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         report_satisfaction,
         workspaces,
         audit,
+        metrics,
     ):
         if module is values:
             app.include_router(values.customer_router)
@@ -112,5 +129,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # Routes are tried one after another: what is asked most comes first, but not in the document.
     busiest = (values.customer_router, events.router)
     app.router.routes.sort(key=lambda route: getattr(route, "original_router", None) not in busiest)
-    app.add_middleware(RequestMiddleware, limits=app.state.limits)
+    app.add_middleware(RequestMiddleware, limits=app.state.limits, observation=Observation(app.state.metrics, tracer))
     return app

@@ -246,7 +246,7 @@ async def test_what_a_killed_process_left_of_an_upload_is_hidden_and_then_remove
     monkeypatch.setattr(receiving, "_discard", killed)
 
     async def commit(complete: receiving.Completion) -> ImportRecord:
-        return await committed(engine, complete)
+        return await committed(engine, lambda connection, _again: complete(connection))
 
     upload = asyncio.create_task(receiving.receive_import(engine, client.workspace, "ndjson", None, stream(), commit))
     await reached.wait()

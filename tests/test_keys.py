@@ -37,6 +37,7 @@ ROUTES = {
     ("DELETE", "/v1/keys/{key_id}"): "admin",
     ("POST", "/v1/keys/{key_id}/rotate"): "admin",
     ("GET", "/v1/audit"): "admin",
+    ("GET", "/metrics"): "operator",
     ("POST", "/v1/workspaces"): "operator",
 }
 OPEN_ROUTES = {("GET", "/health/live"), ("GET", "/health/ready"), ("GET", "/openapi.json")}
@@ -52,7 +53,8 @@ async def call(client: Client, method: str, path: str, key: str | None) -> tuple
     target = re.sub(r"\{\w+\}", "nobody", path)
     body: dict[str, str] | None = {} if method in ("POST", "PATCH") else None
     response = await client.http.request(method, target, headers=headers, json=body)
-    return response.status_code, response.json().get("code") if response.content else None
+    is_json = "json" in response.headers.get("content-type", "")
+    return response.status_code, response.json().get("code") if is_json else None
 
 
 async def key_with(client: Client, *scopes: str) -> str:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import re
 import secrets
+import time
 from contextlib import suppress
 
 from starlette.datastructures import Headers
@@ -14,7 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import logs
 from app.api.limits import Limits, Turns
+from app.api.observation import CLIENT_GONE, Observation
 from app.api.problems import http_problem, problem_response, told
 from app.errors import RateLimited
 
@@ -57,9 +60,10 @@ STREAMING_PATHS = ("/v1/events", "/v1/imports")
 
 
 class RequestMiddleware:
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, observation: Observation) -> None:
         self.app = app
         self._limits = limits
+        self._observation = observation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,13 +75,16 @@ class RequestMiddleware:
         scope.setdefault("state", {})["request_id"] = request_id
         body = _Body(scope, receive, headers)
         turn = _Turn(self._limits.turns)
-        started = False
+        status = 0
+        began = time.perf_counter()
+        logs.request_id.set(request_id)
+        span = self._observation.begin(headers)
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
-                if message["status"] >= 400:
+                status = message["status"]
+                if status >= 400:
                     await body.discard()
                 message["headers"] = [
                     *message["headers"],
@@ -88,11 +95,12 @@ class RequestMiddleware:
                 turn.end()
             await send(message)
 
+        authorization = headers.get("authorization")
+        workspace = self._limits.workspace_of(authorization) if authorization else None
         try:
-            authorization = headers.get("authorization")
             # Without a key nothing is done that would cost anything.
             if authorization and not scope["path"].startswith(_UNLIMITED_PATHS):
-                account = self._limits.count(self._limits.workspace_of(authorization))
+                account = self._limits.count(workspace)
                 if scope["path"] not in STREAMING_PATHS:
                     # Taken in before the turn begins: whoever sends slowly keeps nobody waiting.
                     await body.take_in()
@@ -103,15 +111,20 @@ class RequestMiddleware:
         except HTTPException as error:
             await http_problem(error.status_code)(scope, receive, send_with_headers)
         except ClientDisconnect:
-            logger.info("client went away, request %s", request_id)
+            status = status or CLIENT_GONE
         except Exception:
-            logger.exception("unexpected error, request %s", request_id)
-            if started:
+            logger.exception("unexpected error")
+            if status:
                 raise
             response = problem_response(500, "internal_error", "Something went wrong on our side.")
             await response(scope, receive, send_with_headers)
         finally:
             turn.end()
+            if workspace is None and authorization:
+                workspace = self._limits.workspace_of(authorization)
+            seconds = time.perf_counter() - began
+            name = workspace.name if workspace else None
+            self._observation.end(scope, status or CLIENT_GONE, seconds, name, span)
 
 
 class _Turn:
