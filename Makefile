@@ -35,9 +35,14 @@ import: $(INSTALLED) ## Import a file into a running service: FILE=orders.csv.gz
 
 # ---- Check ----------------------------------------------------------------------------------------------------------
 
-.PHONY: test lint types imports drift check
+.PHONY: test torture lint types imports drift check
 test: $(INSTALLED_DEV) ## Run the tests; narrow them with ARGS="-k words"
 	@OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+TORTURE := tests/test_idempotency.py tests/test_schema_fuzz.py tests/test_slow_clients.py tests/test_limits.py
+
+torture: $(INSTALLED_DEV) ## Run the long forms of the tests that promise something; narrow them with ARGS="-k words"
+	@TORTURE=1 OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 $(TORTURE) $(ARGS)
 
 lint: $(INSTALLED_DEV) ## Check style and formatting
 	@$(VENV_PYTHON) -m ruff check .
@@ -73,7 +78,7 @@ revision: $(INSTALLED) ## Draft a migration from the tables in the code: make re
 	@$(VENV_PYTHON) -m app.migrate --revision "$$m"
 
 lock: $(VENV)/uv/bin/uv ## Pin the packages anew; UPGRADE=1 takes the newest versions
-	@for pins in "requirements.txt" "requirements-dev.txt --group dev"; do \
+	@for pins in "requirements.txt" "requirements-telemetry.txt --extra telemetry" "requirements-dev.txt --group dev"; do \
 		$(VENV)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 			--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade) pyproject.toml -o $$pins || exit; \
 	done

@@ -62,3 +62,13 @@ class Unavailable(PerennialError):
     """The database can't be reached now; the same request may succeed later."""
 
     code = "unavailable"
+
+
+class RateLimited(PerennialError):
+    """The workspace takes more than its share now; the same request may succeed after ``retry_after_s``."""
+
+    code = "rate_limited"
+
+    def __init__(self, detail: str, *, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s

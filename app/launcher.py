@@ -8,13 +8,17 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import json
 import os
+import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -35,6 +39,7 @@ BRING_UP_PATIENCE = 5.0
 # After a second request to end.
 HASTY_PATIENCE = 0.5
 DATABASE_RETRY_INTERVAL = 2.0
+MOST_SOCKETS = 65_536
 # Matrices are small here: a pool of threads costs more than it brings, and beside busy processes it stalls.
 ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -77,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings) -> int:
+    _allow_many_sockets()
     with _listen(settings.host, settings.port) as listener:
         if settings.database_url is not None:
             return asyncio.run(_serve(settings, settings.database_url, None, listener))
@@ -133,7 +139,11 @@ async def _serve(
         children.append(
             Child("PostgreSQL", server.process, POSTGRES_PATIENCE, polite=signal.SIGINT, hard=signal.SIGQUIT)
         )
-    children += [_spawn_web(database_url, listener) for _ in range(settings.web_concurrency)]
+    metrics_dir: str | None = None
+    if settings.web_concurrency > 1:
+        # One of them answers for all when it is asked for metrics.
+        metrics_dir = tempfile.mkdtemp(prefix="perennial-metrics-")
+    children += [_spawn_web(database_url, listener, metrics_dir) for _ in range(settings.web_concurrency)]
     listener.close()  # Theirs from now on: once they end, connections are refused and not kept waiting.
     bring_up = asyncio.create_task(_bring_up(settings, database_url, server, address, children))
     try:
@@ -154,6 +164,8 @@ async def _serve(
         await asyncio.wait([bring_up], timeout=BRING_UP_PATIENCE)
         for name in ("web", "worker", "PostgreSQL"):
             await _end([child for child in children if child.name == name], hasten)
+        if metrics_dir is not None:
+            shutil.rmtree(metrics_dir, ignore_errors=True)
 
 
 def _listen_to_signals(stop: asyncio.Event, hasten: asyncio.Event) -> None:
@@ -201,27 +213,40 @@ async def _bootstrap(settings: Settings, database_url: str) -> None:
         print(f"The key of the first workspace, shown this once: {made}", flush=True)
 
 
-def _spawn_web(database_url: str, listener: socket.socket) -> Child:
+def _spawn_web(database_url: str, listener: socket.socket, metrics_dir: str | None) -> Child:
     options = (
+        # One each: uvicorn would read WEB_CONCURRENCY too, and multiply it by itself.
+        "--workers 1 "
         f"--factory --fd {listener.fileno()} --loop uvloop --http app.api.protocol:ProblemProtocol --ws none "
-        "--no-proxy-headers --no-server-header --no-access-log --log-level warning "
+        "--no-proxy-headers --no-server-header --no-access-log --log-level warning --log-config app/uvicorn_logs.json "
         f"--timeout-graceful-shutdown {WEB_PATIENCE - 3:.0f}"
     )
     command = ["-m", "uvicorn", "app.main:create_app", *options.split()]
-    return Child("web", _spawn(command, database_url, pass_fds=(listener.fileno(),)), WEB_PATIENCE)
+    metrics = {"PROMETHEUS_MULTIPROC_DIR": metrics_dir} if metrics_dir else {}
+    return Child("web", _spawn(command, database_url, metrics, pass_fds=(listener.fileno(),)), WEB_PATIENCE)
+
+
+def _allow_many_sockets() -> None:
+    """Take as many file descriptors as we may: a thousand idle clients must not keep the next one out."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_SOCKETS if hard == resource.RLIM_INFINITY else min(MOST_SOCKETS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _spawn_worker(database_url: str) -> Child:
     return Child("worker", _spawn(["-m", "app.worker"], database_url), WORKER_PATIENCE)
 
 
-def _spawn(arguments: list[str], database_url: str, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+def _spawn(
+    arguments: list[str], database_url: str, more: Mapping[str, str] | None = None, pass_fds: tuple[int, ...] = ()
+) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if name != "PERENNIAL_BOOTSTRAP_KEY"}
     return subprocess.Popen(
         [sys.executable, *arguments],
         stdin=subprocess.DEVNULL,
         cwd=PROJECT_DIR,
-        env=ONE_BLAS_THREAD | environment | {"PERENNIAL_DATABASE_URL": database_url},
+        env=ONE_BLAS_THREAD | environment | {"PERENNIAL_DATABASE_URL": database_url} | dict(more or {}),
         pass_fds=pass_fds,
         # A process group of its own: a terminal's Ctrl-C goes to the launcher alone, which ends all in order.
         process_group=0,
@@ -254,14 +279,19 @@ async def _wait_for_database(url: str) -> None:
 
 async def _wait_until_ready(address: str) -> None:
     host, port = address.removeprefix("http://").rsplit(":", 1)
+    told = False
     while True:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
             writer.write(f"GET /health/ready HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
-            status_line = await reader.readline()
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             writer.close()
-            if status_line.split()[1:2] == [b"200"]:
+            if head.split()[1:2] == [b"200"]:
                 return
+            # What only the operator can mend; anything else passes by itself.
+            if not told and b'"not_durable"' in body:
+                _say(f"Perennial is not ready. {json.loads(body)['detail']}")
+                told = True
         await asyncio.sleep(POLL_INTERVAL)
 
 

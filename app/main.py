@@ -1,7 +1,7 @@
 """The web application: the only place where its parts are wired."""
 
+import asyncio
 import gc
-import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,15 +9,20 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from app import logs
 from app.api import problems
+from app.api.limits import BatchTurns, Limits
 from app.api.middleware import RequestMiddleware
+from app.api.observation import Metrics, Observation
 from app.api.openapi import customise_openapi
 from app.api.routes import (
+    audit,
     churn_labels,
     customers,
     events,
     health,
     imports,
+    metrics,
     report_churn,
     report_clv,
     report_satisfaction,
@@ -26,6 +31,7 @@ from app.api.routes import (
     values,
     workspaces,
 )
+from app.api.tracing import make_tracer
 from app.ingest import EventRecorder
 from app.live import Fits
 from app.migrate import head_revision
@@ -34,6 +40,8 @@ from app.store.engine import create_engine
 
 VERSION = "0.1.0"
 CONNECTIONS_FOR_READS = 4
+POOL_PATIENCE_S = 0.8
+"""Whoever waits longer for a connection is better told to come back than kept waiting."""
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -45,7 +53,8 @@ def _operation_id(route: APIRoute) -> str:
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application for these settings, or for those of the environment."""
     settings = settings or Settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_level)
+    tracer, traces = make_tracer(settings.otlp_endpoint)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -57,6 +66,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         if app.state.engine is not None:
             await app.state.engine.dispose()
+        if traces is not None:
+            # Sends what is left.
+            await asyncio.to_thread(traces.shutdown)
 
     app = FastAPI(
         title="Perennial",
@@ -68,13 +80,28 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=_operation_id,
         separate_input_output_schemas=False,
         redirect_slashes=False,
+        # Its spans tell paths and queries, and so customers; ours (app.api.observation) tell routes.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     app.state.settings = settings
     app.state.schema_revision = head_revision()
     app.state.fits = Fits()
+    app.state.metrics = Metrics()
+    app.state.probe = asyncio.Lock()
+    app.state.batch_turns = BatchTurns(max(1, settings.pool_size - CONNECTIONS_FOR_READS - 2))
+    # Half of the connections at most, so that whatever one workspace does, others find one.
+    app.state.limits = Limits(settings.requests_per_second, at_once=max(1, settings.pool_size // 2))
     # The document can be made without a database; every request that needs one finds the engine here.
     app.state.engine = (
-        create_engine(settings.database_url, pool_size=settings.pool_size) if settings.database_url else None
+        create_engine(settings.database_url, pool_size=settings.pool_size, pool_timeout_s=POOL_PATIENCE_S)
+        if settings.database_url
+        else None
     )
     if app.state.engine is not None:
         app.state.recorder = EventRecorder(app.state.engine, max(1, settings.pool_size - CONNECTIONS_FOR_READS))
@@ -91,6 +118,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         report_churn,
         report_satisfaction,
         workspaces,
+        audit,
+        metrics,
     ):
         if module is values:
             app.include_router(values.customer_router)
@@ -100,5 +129,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # Routes are tried one after another: what is asked most comes first, but not in the document.
     busiest = (values.customer_router, events.router)
     app.router.routes.sort(key=lambda route: getattr(route, "original_router", None) not in busiest)
-    app.add_middleware(RequestMiddleware)
+    app.add_middleware(RequestMiddleware, limits=app.state.limits, observation=Observation(app.state.metrics, tracer))
     return app

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from sqlalchemy import Row
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app import audit
 from app.analytics.churn_learning import Learned
 from app.analytics.clv import PurchaseDays
 from app.analytics.pareto import ParetoCurve
@@ -34,7 +35,7 @@ from app.store import scores as score_store
 from app.store import workspaces as workspace_store
 from app.store.engine import autocommit, is_outage
 from app.store.figures import FIGURE_COLUMNS
-from app.store.workspaces import Workspace
+from app.store.workspaces import KeyHolder, Workspace
 from app.workspace_settings import WorkspaceSettings, merged
 
 RUN_JOB = "run"
@@ -113,43 +114,52 @@ async def read_settings(engine: AsyncEngine, workspace: Workspace) -> SettingsRe
     return SettingsRecord(row.settings_version, WorkspaceSettings.model_validate_json(row.settings))
 
 
-async def change_settings(engine: AsyncEngine, workspace: Workspace, changes: Mapping[str, Any]) -> SettingsRecord:
+async def change_settings(engine: AsyncEngine, holder: KeyHolder, changes: Mapping[str, Any]) -> SettingsRecord:
     """Lay changes over the workspace's settings: part by part, field by field. Raises ``InvalidRequest``."""
+    workspace = holder.workspace
     async with engine.begin() as connection:
         row = await run_store.read_settings(connection, workspace.id, lock=True)
         sparse = merged(json.loads(row.settings), changes)
         settings = valid_settings(sparse)
         version = await run_store.write_settings(connection, workspace.id, sparse)
+        await audit.note(
+            connection, workspace.id, holder.key_id, "settings.changed", f"version {version}", datetime.now(UTC)
+        )
     return SettingsRecord(version, settings)
 
 
-async def request_run(
-    engine: AsyncEngine,
+async def add_run(
+    connection: AsyncConnection,
     workspace: Workspace,
     as_of: datetime | None = None,
     settings: Mapping[str, Any] | None = None,
     now: datetime | None = None,
 ) -> RunRecord:
-    """Queue a run. Its settings are the workspace's with ``settings`` laid over them.
+    """Queue a run, in the caller's transaction. Its settings are the workspace's with ``settings`` laid over them.
 
     Raises ``InvalidRequest`` where the settings do not hold together.
     """
     now = now or datetime.now(UTC)
-    async with engine.begin() as connection:
-        row = await run_store.read_settings(connection, workspace.id)
-        effective = valid_settings(merged(json.loads(row.settings), settings or {}))
-        run = await run_store.insert_run(
-            connection,
-            workspace.id,
-            f"run_{secrets.token_hex(8)}",
-            as_of or now,
-            effective.model_dump(mode="json"),
-            row.settings_version,
-            now,
-        )
-        # One run at a time a workspace; others wait for their turn.
-        await queue.enqueue(connection, RUN_JOB, str(run.id).encode(), sequence=f"runs of {workspace.id}")
+    row = await run_store.read_settings(connection, workspace.id)
+    effective = valid_settings(merged(json.loads(row.settings), settings or {}))
+    run = await run_store.insert_run(
+        connection,
+        workspace.id,
+        f"run_{secrets.token_hex(8)}",
+        as_of or now,
+        effective.model_dump(mode="json"),
+        row.settings_version,
+        now,
+    )
+    # One run at a time a workspace; others wait for their turn.
+    await queue.enqueue(connection, RUN_JOB, str(run.id).encode(), sequence=f"runs of {workspace.id}")
     return _record(run)
+
+
+async def request_run(engine: AsyncEngine, workspace: Workspace, now: datetime | None = None) -> RunRecord:
+    """``add_run`` in a transaction of its own: a run of now, by the workspace's settings."""
+    async with engine.begin() as connection:
+        return await add_run(connection, workspace, now=now)
 
 
 def unknown_run() -> NotFound:

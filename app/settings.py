@@ -49,8 +49,28 @@ class Settings(BaseSettings):
         description="Number of web processes.",
     )
     docs: bool = Field(default=False, description="Serve the interactive page `/docs`.")
+    metrics_open: bool = Field(
+        default=False, description="Serve `/metrics` without a key; otherwise it asks for the scope `operator`."
+    )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Where traces are sent, such as `http://localhost:4318/v1/traces` (OpenTelemetry over HTTP; needs "
+        "the packages of `requirements-telemetry.txt`). Unset: no traces.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     pool_size: int = Field(default=10, ge=1, le=100, description="Database connections a web process may hold.")
     max_body_bytes: int = Field(
         default=10_000_000, ge=1_000, description="Largest request body, after decompression, in bytes."
+    )
+    requests_per_second: float = Field(
+        default=5_000.0,
+        gt=0,
+        description="Requests a second that a web process takes from one workspace, with bursts of two seconds' worth; "
+        "more are told to come back (429).",
+    )
+    throwaway_database: bool = Field(
+        default=False,
+        description="For tests only: be ready even where the database may lose commits in a crash "
+        "(`fsync`, `full_page_writes` or `synchronous_commit` off).",
     )

@@ -17,7 +17,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import runs
+from app import idempotency, logs, runs
 from app.imports import execution, receiving
 from app.settings import Settings
 from app.store import queue
@@ -48,6 +48,7 @@ EVERY_MINUTE: list[Callable[[AsyncEngine], Awaitable[None]]] = [
     runs.schedule_due_runs,
     execution.remove_abandoned_uploads,
     prune_queue_log,
+    idempotency.prune_answers,
 ]
 """Called about once a minute by every worker, one after another; several workers may do so at the same time."""
 
@@ -113,7 +114,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     settings = Settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_level)
     # Batches are thousands of small objects that live until they are stored: looking for cycles among them is in vain.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

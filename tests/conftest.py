@@ -50,7 +50,7 @@ def database_url() -> Iterator[str]:
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    return Settings(database_url=database_url)
+    return Settings(database_url=database_url, throwaway_database=True)
 
 
 @pytest_asyncio.fixture

@@ -22,7 +22,7 @@ CUSTOMERS = sorted(set(ORDERS["customer_id"]))
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def client(database_url: str) -> AsyncIterator[Client]:
     """A workspace that holds the sample, the last orders first."""
-    app = create_app(Settings(database_url=database_url))
+    app = create_app(Settings(database_url=database_url, throwaway_database=True))
     client = await make_client(app, time_zone=cdnow.TIME_ZONE.key)
     events = list(cdnow.events(ORDERS))[::-1]
     for start in range(0, len(events), 1_000):

@@ -49,6 +49,7 @@ class Service:
     workspace: Workspace
     key: str
     app: Any
+    server: uvicorn.Server
 
     async def send(
         self, method: str, target: str | bytes, headers: Mapping[str, str | bytes] | None = None, body: bytes = b""
@@ -81,13 +82,13 @@ def _bytes(value: str | bytes) -> bytes:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def service(database_url: str) -> AsyncIterator[Service]:
-    app = create_app(Settings(database_url=database_url))
+    app = create_app(Settings(database_url=database_url, throwaway_database=True))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", http=ProblemProtocol, ws="none"))
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn tells it by an attribute
         await asyncio.sleep(0.01)
     workspace, key = await make_workspace(app.state.engine)
-    yield Service(server.servers[0].sockets[0].getsockname()[1], workspace, key, app)
+    yield Service(server.servers[0].sockets[0].getsockname()[1], workspace, key, app, server)
     server.should_exit = True
     await serving
 

@@ -16,7 +16,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.imports import cutting, execution, receiving
+from app.imports.progress import ImportRecord
 from app.store import queue
+from app.transactions import committed
 from tests.conftest import Client, gzipped, make_client, ndjson, order
 
 ORDERS = {
@@ -242,7 +244,11 @@ async def test_what_a_killed_process_left_of_an_upload_is_hidden_and_then_remove
         await asyncio.sleep(0)
 
     monkeypatch.setattr(receiving, "_discard", killed)
-    upload = asyncio.create_task(receiving.receive_import(engine, client.workspace, "ndjson", None, stream()))
+
+    async def commit(complete: receiving.Completion) -> ImportRecord:
+        return await committed(engine, lambda connection, _again: complete(connection))
+
+    upload = asyncio.create_task(receiving.receive_import(engine, client.workspace, "ndjson", None, stream(), commit))
     await reached.wait()
     upload.cancel()
     await asyncio.gather(upload, return_exceptions=True)

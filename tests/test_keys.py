@@ -35,6 +35,9 @@ ROUTES = {
     ("POST", "/v1/keys"): "admin",
     ("GET", "/v1/keys"): "admin",
     ("DELETE", "/v1/keys/{key_id}"): "admin",
+    ("POST", "/v1/keys/{key_id}/rotate"): "admin",
+    ("GET", "/v1/audit"): "admin",
+    ("GET", "/metrics"): "operator",
     ("POST", "/v1/workspaces"): "operator",
 }
 OPEN_ROUTES = {("GET", "/health/live"), ("GET", "/health/ready"), ("GET", "/openapi.json")}
@@ -50,7 +53,8 @@ async def call(client: Client, method: str, path: str, key: str | None) -> tuple
     target = re.sub(r"\{\w+\}", "nobody", path)
     body: dict[str, str] | None = {} if method in ("POST", "PATCH") else None
     response = await client.http.request(method, target, headers=headers, json=body)
-    return response.status_code, response.json().get("code") if response.content else None
+    is_json = "json" in response.headers.get("content-type", "")
+    return response.status_code, response.json().get("code") if is_json else None
 
 
 async def key_with(client: Client, *scopes: str) -> str:
@@ -116,7 +120,7 @@ async def test_a_key_is_shown_once_and_told_by_id_and_scopes(client: Client) -> 
     assert made["scopes"] == ["scores:read", "admin"]
     listed = await client.get("/v1/keys")
     (found,) = [key for key in listed["data"] if key["id"] == made["id"]]
-    assert found.keys() == {"id", "scopes", "created_at"}
+    assert found.keys() == {"id", "scopes", "created_at", "expires_at"}
     assert made["key"] not in str(listed)
 
 

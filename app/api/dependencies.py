@@ -38,6 +38,8 @@ async def holder_of(request: Request, scope: Scope) -> KeyHolder:
     found = None
     if len(key) <= _LONGEST_KEY:
         found = await workspaces.authenticate(request.app.state.engine, key)
+    # What the next request with this key counts for.
+    request.app.state.limits.learn(request.headers["authorization"], found.workspace if found else None)
     if found is None:
         raise Unauthenticated("This key is not known.", code="unknown_key")
     if scope not in found.scopes:
@@ -56,12 +58,20 @@ class _KeyWith(HTTPBearer):
         return await holder_of(request, self._scope)
 
 
+class _MetricsKey(_KeyWith):
+    """The operator's key, unless metrics are open to all."""
+
+    async def __call__(self, request: Request) -> KeyHolder | None:  # type: ignore[override]
+        return None if request.app.state.settings.metrics_open else await super().__call__(request)
+
+
 EventsWriter: TypeAlias = Annotated[KeyHolder, Depends(_KeyWith("events:write"))]
 CustomersReader: TypeAlias = Annotated[KeyHolder, Depends(_KeyWith("customers:read"))]
 ScoresReader: TypeAlias = Annotated[KeyHolder, Depends(_KeyWith("scores:read"))]
 RunsWriter: TypeAlias = Annotated[KeyHolder, Depends(_KeyWith("runs:write"))]
 Admin: TypeAlias = Annotated[KeyHolder, Depends(_KeyWith("admin"))]
 Operator: TypeAlias = Annotated[KeyHolder, Depends(_KeyWith("operator"))]
+MetricsReader: TypeAlias = Annotated[KeyHolder | None, Depends(_MetricsKey("operator"))]
 
 Limit = Annotated[int, Query(ge=1, le=1_000, description="Rows a page, at most.")]
 # Without a default of null in the schema: generators make a mess of nullable query parameters.

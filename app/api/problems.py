@@ -35,6 +35,7 @@ STATUS_OF: dict[type[errors.PerennialError], HTTPStatus] = {
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.Gone: HTTPStatus.GONE,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
 }
 
 _CODE_OF_STATUS = {
@@ -94,11 +95,18 @@ def problem_response(
 
 
 async def _domain_error(_request: Request, error: errors.PerennialError) -> JSONResponse:
+    return told(error)
+
+
+def told(error: errors.PerennialError) -> JSONResponse:
+    """The problem document of a domain error."""
     headers = {}
     if isinstance(error, errors.Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.Unavailable):
         headers["Retry-After"] = "1"
+    if isinstance(error, errors.RateLimited):
+        headers["Retry-After"] = str(error.retry_after_s)
     fields = []
     if error.pointer is not None:
         fields.append(FieldProblem(pointer=error.pointer, code=error.code, detail=error.detail))
@@ -127,6 +135,11 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
             for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
             if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
         )
+    return http_problem(status, headers)
+
+
+def http_problem(status: int, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The problem document of a status that the framework, or the bound on bodies, asks for."""
     return problem_response(
         status,
         _CODE_OF_STATUS.get(status, "http_error"),
@@ -170,6 +183,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         (413, "The body is too large."),
         (415, "The body's type or encoding is not known."),
         (422, "A field or a parameter is not what was expected."),
+        (429, "The workspace sends more than its share; `Retry-After` says when to come back."),
         (503, "The database can't be reached now."),
     )
 }
@@ -177,4 +191,4 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problems that an operation documents: those given, and those that any operation may answer."""
-    return {status: RESPONSES[status] for status in sorted({401, 403, 422, 503, *statuses})}
+    return {status: RESPONSES[status] for status in sorted({401, 403, 422, 429, 503, *statuses})}

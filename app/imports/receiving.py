@@ -7,12 +7,12 @@ import io
 import logging
 import secrets
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.errors import InvalidRequest, MalformedBody
 from app.imports.cutting import Chunk, RecordCutter
@@ -25,6 +25,8 @@ from app.store.workspaces import Workspace
 logger = logging.getLogger(__name__)
 
 Format = Literal["ndjson", "csv"]
+Answered = TypeVar("Answered")
+Completion = Callable[[AsyncConnection], Awaitable[ImportRecord]]
 
 JOB = "import"
 _BOM = b"\xef\xbb\xbf"
@@ -54,8 +56,12 @@ async def receive_import(
     file_format: Format,
     mapping: ImportMapping | None,
     stream: AsyncIterator[bytes],
-) -> ImportRecord:
+    commit: Callable[[Completion], Awaitable[Answered]],
+) -> Answered:
     """Take a file in and queue its import. A file that can't be taken whole leaves nothing behind.
+
+    ``commit`` does the last step in a transaction and answers what the caller is told. Where it finds that the same
+    upload was completed before, and leaves the step out, this upload is dropped.
 
     Raises ``MalformedBody`` where the file is not what it says, and ``InvalidRequest`` where the mapping does not fit.
     """
@@ -98,13 +104,22 @@ async def receive_import(
             await keep(last)
         if not begun:
             raise MalformedBody("The file is empty.", code="empty_file")
-        async with engine.begin() as connection:
+        completed = False
+
+        async def complete(connection: AsyncConnection) -> ImportRecord:
+            nonlocal completed
             row = await store.complete_upload(connection, import_id, numbers, cutter.received_bytes, cutter.line)
             if row is None:
                 raise MalformedBody("The upload paused for too long; nothing was imported.", code="upload_timed_out")
             # The imports of a workspace follow one another, so that the first acknowledged wins.
             await queue.enqueue(connection, JOB, import_id.encode(), sequence=f"imports of {workspace.id}")
-        return record_of(row)
+            completed = True
+            return record_of(row)
+
+        answered = await commit(complete)
+        if not completed:
+            await _discard(engine, import_id)
+        return answered
     except BaseException:
         if begun:
             # Also when the request was cancelled; what stays nevertheless is removed by the worker later.

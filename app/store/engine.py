@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,29 +14,53 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 # asyncpg reads libpq's URLs itself, with all their options, so the URL needs no translation.
-_SERVER_SETTINGS = {
+SERVER_SETTINGS = {
     "application_name": "perennial",
     "jit": "off",
     "TimeZone": "UTC",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "60s",
+    # A server that lost its client without a word lets go of its locks.
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
 }
+_ANSWER_PATIENCE_S = 5.0
+
+# What is acknowledged is on disk, whatever the server's default is; remote_apply promises even more. By a statement
+# and not among the settings above, which would hide from `lossy_settings` what the server itself is set to.
+_WAIT_FOR_COMMITS = (
+    "SELECT set_config('synchronous_commit', 'on', false)"
+    " WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"
+)
+_DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 
 
-def create_engine(database_url: str, *, pool_size: int = 10, statement_timeout_ms: int = 30_000) -> AsyncEngine:
-    """An engine for ``database_url``; ``statement_timeout_ms`` = 0 lets a statement run as long as it takes."""
-    settings = {**_SERVER_SETTINGS, "statement_timeout": str(statement_timeout_ms)}
+def create_engine(
+    database_url: str, *, pool_size: int = 10, statement_timeout_ms: int = 30_000, pool_timeout_s: float = 10.0
+) -> AsyncEngine:
+    """An engine for ``database_url``; ``statement_timeout_ms`` = 0 lets a statement run as long as it takes.
+
+    Whoever waits longer than ``pool_timeout_s`` for a connection is told that there is none.
+    """
+    settings = {**SERVER_SETTINGS, "statement_timeout": str(statement_timeout_ms)}
+    # Where the server itself can't be heard any more, nobody would end the statement but us.
+    patience = statement_timeout_ms / 1000 + _ANSWER_PATIENCE_S if statement_timeout_ms else None
 
     async def connect() -> Any:
         with translated_errors():
-            return await asyncpg.connect(database_url, server_settings=settings, timeout=10)
+            connection = await asyncpg.connect(
+                database_url, server_settings=settings, timeout=10, command_timeout=patience
+            )
+            await connection.execute(_WAIT_FOR_COMMITS)
+            return connection
 
     return create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=10,
+        pool_timeout=pool_timeout_s,
         # Errors are logged, and the values that customers sent don't belong there.
         hide_parameters=True,
     )
@@ -97,16 +122,30 @@ def is_unique_violation(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) == "23505" or "violates unique constraint" in str(error.orig)
 
 
-async def schema_revision(engine: AsyncEngine) -> str | None:
-    """The revision that the database is migrated to; None where it can't be reached or never was."""
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What readiness asks of the database."""
+
+    schema_revision: str | None
+    """The revision that it is migrated to."""
+
+    lossy_settings: tuple[str, ...]
+    """Those of ``fsync``, ``full_page_writes`` and ``synchronous_commit`` that are off: a crash may lose commits."""
+
+
+async def server_state(engine: AsyncEngine) -> ServerState | None:
+    """The state of the database; None where it can't be reached or was never migrated."""
     try:
         async with autocommit(engine).connect() as connection:
-            revision: str | None = (
-                await connection.execute(text("SELECT version_num FROM alembic_version"))
-            ).scalar_one_or_none()
+            revision = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
+            # `reset_val` is what the server, the database, the role and the URL say, before what we set ourselves.
+            lossy = await connection.execute(
+                text("SELECT name FROM pg_settings WHERE name = ANY(:names) AND reset_val = 'off' ORDER BY name"),
+                {"names": list(_DURABLE)},
+            )
+            return ServerState(revision, tuple(lossy.scalars()))
     except (DBAPIError, PoolTimeout, OSError):
         return None
-    return revision
 
 
 class DriverStatement:

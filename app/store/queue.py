@@ -20,7 +20,7 @@ from pgqueuer.domain.settings import DBSettings
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.store.engine import is_outage
+from app.store.engine import SERVER_SETTINGS, is_outage
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ async def _connection(database_url: str) -> AsyncIterator["asyncpg.Connection[as
     connection = await asyncpg.connect(
         database_url,
         timeout=10,
-        server_settings={"application_name": "perennial queue", "TimeZone": "UTC", "statement_timeout": "30s"},
+        server_settings={**SERVER_SETTINGS, "application_name": "perennial queue", "statement_timeout": "30s"},
     )
     try:
         yield connection

@@ -70,6 +70,31 @@ api_keys = Table(
     Column("scopes", ARRAY(Text), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("revoked_at", Instant),
+    Column("expires_at", Instant),
+    Column("replaced_by", IdText, comment="the key that it was rotated to"),
+)
+
+admin_acts = Table(
+    "admin_acts",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("workspace_id", Integer, ForeignKey("workspaces.id"), nullable=False),
+    Column("actor_key_id", IdText, comment="null: whoever runs the service, or an operator of another workspace"),
+    Column("action", IdText, nullable=False),
+    Column("target", IdText, nullable=False, comment="never personal data"),
+    Column("at", Instant, nullable=False),
+    Index("ix_admin_acts_workspace", "workspace_id", "id"),
+)
+
+idempotent_answers = Table(
+    "idempotent_answers",
+    metadata,
+    Column("key_id", IdText, primary_key=True, comment="of the caller"),
+    Column("digest", LargeBinary, primary_key=True, comment="SHA-256 of the Idempotency-Key"),
+    Column("fingerprint", LargeBinary, nullable=False, comment="SHA-256 of the request"),
+    Column("status", SmallInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False, comment="the answer, encrypted under the caller's key"),
+    Column("at", Instant, nullable=False, index=True),
 )
 
 events = Table(

@@ -37,11 +37,15 @@ class KeyHolder:
     scopes: frozenset[str]
 
 
-_KEY_HOLDERS = DriverStatement("""
+VALID_KEY = "k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())"
+"""What makes a key of ``api_keys AS k`` work, by the database's clock alone."""
+
+KEY_HOLDERS = f"""
 SELECT k.key_hash, k.id AS key_id, k.scopes, w.id, w.name, w.currency, w.time_zone, w.latest_run_id, w.settings_version
 FROM api_keys AS k JOIN workspaces AS w ON w.id = k.workspace_id
-WHERE k.key_hash = ANY(CAST(:key_hashes AS bytea[])) AND k.revoked_at IS NULL
-""")
+WHERE k.key_hash = ANY(CAST(:key_hashes AS bytea[])) AND {VALID_KEY}
+"""
+_KEY_HOLDERS = DriverStatement(KEY_HOLDERS)
 
 
 async def find_key_holders(connection: AsyncConnection, key_hashes: Sequence[bytes]) -> dict[bytes, KeyHolder]:
@@ -99,11 +103,12 @@ async def insert_key(
     key_hash: bytes,
     scopes: Sequence[str],
     created_at: datetime,
+    expires_at: datetime | None = None,
 ) -> None:
     await connection.execute(
         text(
-            "INSERT INTO api_keys (id, workspace_id, key_hash, scopes, created_at)"
-            " VALUES (:id, :workspace_id, :key_hash, :scopes, :created_at)"
+            "INSERT INTO api_keys (id, workspace_id, key_hash, scopes, created_at, expires_at)"
+            " VALUES (:id, :workspace_id, :key_hash, :scopes, :created_at, :expires_at)"
         ),
         {
             "id": key_id,
@@ -111,6 +116,7 @@ async def insert_key(
             "key_hash": key_hash,
             "scopes": list(scopes),
             "created_at": created_at,
+            "expires_at": expires_at,
         },
     )
 
@@ -118,17 +124,64 @@ async def insert_key(
 async def list_keys(
     connection: AsyncConnection, workspace_id: int, after: str | None, limit: int
 ) -> Sequence[Row[Any]]:
+    """The keys that work, in the order of their ids."""
     return (
         await connection.execute(
             text(
-                "SELECT id, scopes, created_at FROM api_keys"
-                " WHERE workspace_id = :workspace_id AND revoked_at IS NULL"
-                " AND (CAST(:after AS text) IS NULL OR id > :after)"
-                " ORDER BY id LIMIT :limit"
+                "SELECT k.id, k.scopes, k.created_at, k.expires_at FROM api_keys AS k"
+                f" WHERE k.workspace_id = :workspace_id AND {VALID_KEY}"
+                " AND (CAST(:after AS text) IS NULL OR k.id > :after)"
+                " ORDER BY k.id LIMIT :limit"
             ),
             {"workspace_id": workspace_id, "after": after, "limit": limit},
         )
     ).all()
+
+
+async def lock_key(connection: AsyncConnection, workspace_id: int, key_id: str) -> Row[Any] | None:
+    """A key that works, held against change until the transaction ends; None where there is none."""
+    return (
+        await connection.execute(
+            text(
+                "SELECT k.id, k.scopes, k.expires_at, k.replaced_by FROM api_keys AS k"
+                f" WHERE k.workspace_id = :workspace_id AND k.id = :id AND {VALID_KEY} FOR UPDATE"
+            ),
+            {"workspace_id": workspace_id, "id": key_id},
+        )
+    ).one_or_none()
+
+
+async def replace_key(
+    connection: AsyncConnection,
+    workspace_id: int,
+    key_id: str,
+    replaced_by: str,
+    replaced_at: datetime,
+    grace_seconds: int,
+) -> datetime | None:
+    """End a key for its successor, at once or after the grace; answers when it ends, None for at once.
+
+    Never later than it would have ended anyway, and by the database's clock, which is the one that keys are judged by.
+    """
+    ends_at: datetime | None = (
+        await connection.execute(
+            text(
+                "UPDATE api_keys SET replaced_by = :replaced_by,"
+                " revoked_at = CASE WHEN :grace_seconds = 0 THEN CAST(:replaced_at AS timestamptz) END,"
+                " expires_at = LEAST(expires_at, now() + make_interval(secs => :grace_seconds))"
+                " WHERE workspace_id = :workspace_id AND id = :id"
+                " RETURNING CASE WHEN revoked_at IS NULL THEN expires_at END"
+            ),
+            {
+                "workspace_id": workspace_id,
+                "id": key_id,
+                "replaced_by": replaced_by,
+                "replaced_at": replaced_at,
+                "grace_seconds": grace_seconds,
+            },
+        )
+    ).scalar_one()
+    return ends_at
 
 
 async def revoke_key(connection: AsyncConnection, workspace_id: int, key_id: str, revoked_at: datetime) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from app.api.dependencies import EventsWriter, holder_of
 from app.api.problems import responses
 from app.errors import UnsupportedMediaType
 from app.events import EventUnion
-from app.ingest import INLINE_BYTES, EventRecorder
+from app.ingest import INLINE_BYTES, SHARED_EVENTS, EventRecorder
 
 
 class EventBatch(BaseModel):
@@ -107,7 +108,11 @@ async def record_events(holder: EventsWriter, request: Request) -> EventReceipt:
     """
     items, size_bytes = await _items(request)
     recorder: EventRecorder = request.app.state.recorder
-    receipt = await recorder.record(holder.workspace, items, datetime.now(UTC), size_bytes)
+    # Small batches share a transaction; large ones have one each, and a workspace may not take all of them.
+    is_large = len(items) > SHARED_EVENTS or size_bytes > INLINE_BYTES
+    turn = request.app.state.batch_turns.of(holder.workspace) if is_large else nullcontext()
+    async with turn:
+        receipt = await recorder.record(holder.workspace, items, datetime.now(UTC), size_bytes)
     return EventReceipt(
         accepted=receipt.accepted,
         duplicates=receipt.duplicates,

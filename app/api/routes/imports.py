@@ -1,16 +1,19 @@
 """Importing files."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import ClientDisconnect
 
 from app.api import bodies
 from app.api.cursors import decode_cursor, encode_cursor
 from app.api.dependencies import Cursor, Engine, EventsWriter, Limit
+from app.api.idempotency import Once
 from app.api.problems import responses
 from app.errors import InvalidRequest, MalformedBody, UnsupportedMediaType
 from app.imports import progress, receiving
@@ -114,9 +117,10 @@ _BODY: dict[str, Any] = {
 }
 
 
-async def _pieces(request: Request) -> AsyncIterator[bytes]:
+async def _pieces(request: Request, content: "hashlib._Hash") -> AsyncIterator[bytes]:
     try:
         async for piece in bodies.decompressed(request):
+            content.update(piece)
             yield piece
     except ClientDisconnect:
         raise MalformedBody("The upload broke off.", code="upload_broken_off") from None
@@ -127,14 +131,14 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
     status_code=202,
     summary="Import a file",
     response_model=Import,
-    responses=responses(400, 413, 415),
+    responses=responses(400, 409, 413, 415),
     openapi_extra=_BODY,
 )
 async def create_import(
     holder: EventsWriter,
     engine: Engine,
     request: Request,
-    response: Response,
+    once: Once,
     mapping: Annotated[
         str,
         Query(
@@ -146,7 +150,7 @@ async def create_import(
             ],
         ),
     ] = "",
-) -> Import:
+) -> Response:
     """The answer comes once the whole file is safe in the database; a worker then stores its events.
 
     Good rows are stored and bad rows listed. Sending the same file again is always safe: it adds nothing twice.
@@ -159,9 +163,17 @@ async def create_import(
     if kind == "ndjson" and mapping:
         raise InvalidRequest("mapping must be left out for NDJSON.", pointer="mapping")
     read = read_mapping(mapping) if kind == "csv" else None
-    record = await receiving.receive_import(engine, holder.workspace, kind, read, _pieces(request))
-    response.headers["Location"] = f"/v1/imports/{record.id}"
-    return Import.model_construct(**_fields(record), bad_rows=[])
+    content = hashlib.sha256()
+
+    async def commit(complete: receiving.Completion) -> Response:
+        async def told(connection: AsyncConnection) -> Import:
+            return Import.model_construct(**_fields(await complete(connection)), bad_rows=[])
+
+        return await once.answer(
+            holder, 202, told, content_digest=content.digest(), location=lambda made: f"/v1/imports/{made.id}"
+        )
+
+    return await receiving.receive_import(engine, holder.workspace, kind, read, _pieces(request, content), commit)
 
 
 @router.get("/v1/imports", summary="List imports", response_model=ImportPage, responses=responses())

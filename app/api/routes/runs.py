@@ -2,12 +2,14 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import runs
 from app.api.cursors import decode_cursor, encode_cursor, invalid_cursor
 from app.api.dependencies import Admin, Cursor, Engine, Limit, RunsWriter, ScoresReader, bounded
+from app.api.idempotency import Once
 from app.api.problems import responses
 from app.runs import RunRecord, SettingsRecord
 from app.scalars import Id, Instant
@@ -114,13 +116,17 @@ def _settings(record: SettingsRecord) -> Settings:
     tags=["runs"],
     summary="Start a scoring run",
     response_model=Run,
-    responses=responses(400, 413),
+    responses=responses(400, 409, 413),
 )
-async def start_run(holder: RunsWriter, engine: Engine, body: RunRequest | None = None) -> Run:
+async def start_run(holder: RunsWriter, once: Once, body: RunRequest | None = None) -> Response:
     """Fits the population and stores every customer's scores. Runs of a workspace follow one another."""
     body = body or RunRequest()
     as_of = bounded(body.as_of, pointer="/as_of")
-    return _run(await runs.request_run(engine, holder.workspace, as_of, body.settings))
+
+    async def told(connection: AsyncConnection) -> Run:
+        return _run(await runs.add_run(connection, holder.workspace, as_of, body.settings))
+
+    return await once.answer(holder, 202, told)
 
 
 @router.get("/v1/runs", tags=["runs"], summary="List runs", response_model=RunPage, responses=responses())
@@ -178,4 +184,4 @@ async def get_settings(holder: ScoresReader, engine: Engine) -> Settings:
 )
 async def update_settings(holder: Admin, engine: Engine, body: SettingsChange) -> Settings:
     """They hold for runs from now on, and for live values before the first run."""
-    return _settings(await runs.change_settings(engine, holder.workspace, body.model_dump(exclude_unset=True)))
+    return _settings(await runs.change_settings(engine, holder, body.model_dump(exclude_unset=True)))
