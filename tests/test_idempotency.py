@@ -99,9 +99,10 @@ async def race(client: Client, engine: AsyncEngine, operation: Operation, races:
             while True:
                 response = await send(client, operation, number, f"k-{number}")
                 statuses[response.status_code] += 1
-                if response.status_code != 409:
+                # Busy machines say 429 and 503 too; whoever repeats then is raced even more.
+                if response.status_code not in (409, 429, 503):
                     break
-                assert response.json()["code"] == "idempotency_in_flight", response.text
+                assert response.status_code != 409 or response.json()["code"] == "idempotency_in_flight", response.text
                 await asyncio.sleep(0.002)
             assert response.status_code == operation.status, response.text
             answers[number].add(response.content)
@@ -246,7 +247,7 @@ async def test_a_request_that_died_is_not_in_flight_for_ever(
     # What the kernel does to the connections of a process that was killed.
     killer = await asyncpg.connect(database_url)
     await killer.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
         " WHERE application_name = 'perennial' AND state = 'idle in transaction'"
     )
     await killer.close()
