@@ -5,19 +5,20 @@ latest: a run that fails or is killed leaves nothing behind, and is done again f
 """
 
 import asyncio
+import contextlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.analytics.booking import BookedFigures, add_up
 from app.analytics.churn_learning import Learned
 from app.analytics.clv import PurchaseDays
 from app.analytics.pareto import ParetoCurve
@@ -25,7 +26,7 @@ from app.analytics.population import TotalTooLarge
 from app.churn_typing import interactions_of, learn_from_labels
 from app.errors import InvalidRequest, NotFound
 from app.rejections import explain
-from app.scoring import Fitted, FittedPopulation, FittedRun, Population, day_number, fit_population, score_population
+from app.scoring import Fitted, FittedPopulation, FittedRun, Population, day_number, fit_population, score_columns
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store import queue
@@ -44,6 +45,8 @@ LARGE_RUN_CUSTOMERS = 20_000
 
 CUSTOMERS_A_WRITE = 20_000
 MOST_LABELS = 20_000
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,40 +258,31 @@ async def _read(
     engine: AsyncEngine, workspace: Workspace, run: Row[Any], settings: WorkspaceSettings, ending: asyncio.Event
 ) -> tuple[Population, PurchaseDays | None]:
     """All figures, in one snapshot, and all purchase days where predictive models are tried on them."""
-    as_of_day = workspace.local_day(run.as_of)
+    as_of_day = day_number(workspace.local_day(run.as_of))
     ids: list[str] = []
-    pieces: list[dict[str, NDArray[np.int64]]] = []
-    days: list[NDArray[np.int64]] = []
+    pieces: list[BookedFigures] = []
     snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
     async with snapshot.connect() as connection:
         expected = await population_store.count_customers(connection, workspace.id, run.as_of)
         try:
-            async for piece_ids, piece in population_store.read_population(
-                connection, workspace.id, run.as_of, as_of_day, settings.rfm.window_days
-            ):
-                if settings.clv.model != "textbook":
-                    after = ids[-1] if ids else ""
-                    days.append(
-                        await population_store.read_purchase_days(
-                            connection, workspace.id, run.as_of, after, piece_ids[-1]
-                        )
-                    )
-                ids += piece_ids
-                pieces.append(piece)
-                await _report(engine, run.id, 0.3 * len(ids) / max(expected, 1), len(ids), ending)
+            async with _one_ahead(population_store.read_population(connection, workspace.id, run.as_of)) as read:
+                async for piece in read:
+                    size, window_days = len(piece.customer_ids), settings.rfm.window_days
+                    pieces.append(await asyncio.to_thread(add_up, piece.bookings, size, as_of_day, window_days))
+                    ids += piece.customer_ids
+                    await _report(engine, run.id, 0.3 * len(ids) / max(expected, 1), len(ids), ending)
         except TotalTooLarge:
             raise _too_large() from None
-    names = pieces[0] if pieces else FIGURE_COLUMNS
     figures = {
-        name: np.concatenate([piece[name] for piece in pieces]) if pieces else np.zeros(0, dtype=np.int64)
-        for name in names
+        name: np.concatenate([piece.figures.pop(name) for piece in pieces]) if pieces else np.zeros(0, dtype=np.int64)
+        for name in FIGURE_COLUMNS
     }
     purchase_days = None
-    if days:
+    if pieces and settings.clv.model != "textbook":
         # The days come by customer, as many of each as the figures count.
         customer = np.repeat(np.arange(len(ids)), figures["purchase_days"])
-        purchase_days = PurchaseDays(customer, np.concatenate(days))
-    return Population(day_number(as_of_day), ids, figures), purchase_days
+        purchase_days = PurchaseDays(customer, np.concatenate([piece.purchase_days for piece in pieces]))
+    return Population(as_of_day, ids, figures), purchase_days
 
 
 async def _write(
@@ -306,16 +300,11 @@ async def _write(
     async with engine.begin() as connection:
         if partition != score_store.SHARED_PARTITION:
             await score_store.make_partition(connection, partition)
-        for start in range(0, size, CUSTOMERS_A_WRITE):
-            rows = slice(start, start + CUSTOMERS_A_WRITE)
-            part = population.part(rows)
-            events = await interaction_store.read_interactions_of_range(
-                connection, workspace.id, part.customer_ids[0], part.customer_ids[-1], run.as_of
-            )
-            scores = await asyncio.to_thread(_score, workspace, run, settings, part, events, fit, rows)
-            await score_store.copy_scores(connection, workspace.id, run.id, partition, scores)
-            await _report(engine, run.id, 0.4 + 0.5 * min(rows.stop, size) / size, size, ending)
-        await score_store.copy_to_history(connection, run.id, partition, run.as_of)
+        async with _one_ahead(_scored(engine, workspace, run, settings, population, fit, partition)) as scored:
+            async for done, rows, history in scored:
+                await score_store.copy_scores(connection, partition, rows)
+                await score_store.copy_to_history(connection, history)
+                await _report(engine, run.id, 0.4 + 0.5 * done / size, size, ending)
         if partition != score_store.SHARED_PARTITION:
             await score_store.attach_partition(connection, partition)
         await run_store.succeed_run(
@@ -332,6 +321,46 @@ async def _write(
             await score_store.drop_scores(connection, old.id, old.partition)
 
 
+async def _scored(
+    engine: AsyncEngine,
+    workspace: Workspace,
+    run: Row[Any],
+    settings: WorkspaceSettings,
+    population: Population,
+    fit: FittedPopulation,
+    partition: int,
+) -> AsyncGenerator[tuple[int, list[bytes], list[bytes]], None]:
+    """How many customers are scored by then, and the rows that store the last of them and their history."""
+    for start in range(0, len(population.customer_ids), CUSTOMERS_A_WRITE):
+        rows = slice(start, start + CUSTOMERS_A_WRITE)
+        part = population.part(rows)
+        async with autocommit(engine).connect() as connection:
+            events = await interaction_store.read_interactions_of_range(
+                connection, workspace.id, part.customer_ids[0], part.customer_ids[-1], run.as_of
+            )
+        scores, history = await asyncio.to_thread(_score, workspace, run, settings, part, events, fit, rows, partition)
+        yield start + len(part.customer_ids), scores, history
+
+
+@contextlib.asynccontextmanager
+async def _one_ahead(items: AsyncGenerator[Item, None]) -> AsyncIterator[AsyncIterator[Item]]:
+    """The items; the next is made while the caller works on one."""
+    following = asyncio.ensure_future(anext(items, None))
+
+    async def each() -> AsyncIterator[Item]:
+        nonlocal following
+        while (item := await following) is not None:
+            following = asyncio.ensure_future(anext(items, None))
+            yield item
+
+    try:
+        yield each()
+    finally:
+        # Left to end: a statement that is cut short would spoil its connection.
+        await asyncio.gather(following, return_exceptions=True)
+        await items.aclose()
+
+
 def _score(
     workspace: Workspace,
     run: Row[Any],
@@ -340,12 +369,13 @@ def _score(
     events: Sequence[Row[Any]],
     fit: FittedPopulation,
     rows: slice,
-) -> list[tuple[Any, ...]]:
-    """The rows that store the scores of ``rows`` of the population; evidence as the JSON text that its column takes."""
+    partition: int,
+) -> tuple[list[bytes], list[bytes]]:
+    """The scores of ``rows`` of the population and their history, as they are stored."""
     interactions = None
     if events:
         interactions = interactions_of(events, part.customer_ids, run.as_of, workspace.time_zone, settings.churn)
-    scores = score_population(
+    scores = score_columns(
         part,
         settings,
         fit.fitted,
@@ -354,7 +384,10 @@ def _score(
         clv=fit.clv.part(rows),
         cumulative_share=fit.cumulative_share[rows],
     )
-    return [row._replace(evidence=json.dumps(row.evidence)) if row.evidence else row for row in scores]  # type: ignore[arg-type]
+    return (
+        list(score_store.encode_scores(scores, workspace.id, run.id, partition)),
+        list(score_store.encode_history(scores, workspace.id, run.id, run.as_of)),
+    )
 
 
 async def _learn(

@@ -8,6 +8,7 @@ rows side by side are squeezed to the bytes that count. Source: the PostgreSQL m
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -25,17 +26,20 @@ _LENGTH = 4
 _FLOAT8 = 701
 _POSITIVE, _NEGATIVE = 0x0000, 0x4000
 _NUMERIC_BASE = 10_000
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
     """A field of n rows.
 
-    ``cells`` (n, w) holds length and bytes of each value, ``sizes`` (n,) how many of them count; None: all.
+    ``cells`` (n, w) holds length and bytes of each value. Of those that are not ``known`` only the length counts; of
+    values of several widths, ``sizes`` (n,) says how many bytes count.
     """
 
     cells: Bytes
-    sizes: NDArray[np.int64] | None = None
+    known: Known = None
+    sizes: NDArray[np.integer] | None = None
 
 
 def _fixed(n: int, known: Known, **parts: tuple[str, Any]) -> Field:
@@ -45,11 +49,11 @@ def _fixed(n: int, known: Known, **parts: tuple[str, Any]) -> Field:
     cells["length"] = width - _LENGTH
     for name, (_, values) in parts.items():
         cells[name] = values
+    if known is not None and known.all():
+        known = None
     if known is not None:
         cells["length"][~known] = -1
-    return Field(
-        cells.view(np.uint8).reshape(n, width), None if known is None else np.where(known, width, _LENGTH)
-    )
+    return Field(cells.view(np.uint8).reshape(n, width), known=known)
 
 
 def _shaped(kind: str) -> tuple[str] | tuple[str, int]:
@@ -68,6 +72,11 @@ def int4(values: NDArray[Any], known: Known = None) -> Field:
 
 def int8(values: NDArray[Any], known: Known = None) -> Field:
     return _fixed(len(values), known, value=(">i8", values))
+
+
+def timestamptz(moment: datetime, n: int) -> Field:
+    """The same moment in n rows."""
+    return int8(np.full(n, (moment - _EPOCH) // timedelta(microseconds=1)))
 
 
 def float8(values: NDArray[np.float64]) -> Field:
@@ -117,19 +126,19 @@ def numeric(units: NDArray[Any], known: Known = None) -> Field:
 def coded_text(codes: NDArray[Any], names: Sequence[str]) -> Field:
     """Codes into ``names``; −1 is null."""
     table = text([*names, None])  # A code of −1 finds the last row.
-    sizes = table.sizes
-    return Field(table.cells[codes], None if sizes is None else sizes[codes])
+    return Field(table.cells[codes], sizes=table.sizes[codes] if table.sizes is not None else None)
 
 
 def text(values: Sequence[str | None], prefix: bytes = b"") -> Field:
     """Texts, each after the same ``prefix``; None is null."""
-    encoded = "".join(filter(None, values)).encode()
-    known = np.fromiter((value is not None for value in values), dtype=np.bool_, count=len(values))
-    if encoded.isascii():
-        lengths = (len(value) if value else 0 for value in values)
-    else:
-        lengths = (len(value.encode()) if value else 0 for value in values)
-    return _varying(encoded, np.fromiter(lengths, dtype=np.int64, count=len(values)), known, prefix)
+    if not any(values):
+        lengths = np.zeros(len(values), dtype=np.int64)
+        return _varying(b"", lengths, np.array([value is not None for value in values], dtype=np.bool_), prefix)
+    known = np.array([value is not None for value in values], dtype=np.bool_)
+    told = [value or "" for value in values]
+    encoded = "".join(told).encode()
+    sizes = map(len, told) if encoded.isascii() else (len(value.encode()) for value in told)
+    return _varying(encoded, np.fromiter(sizes, dtype=np.int64, count=len(told)), known, prefix)
 
 
 def jsonb(values: Sequence[str | None]) -> Field:
@@ -145,7 +154,8 @@ def _varying(encoded: bytes, lengths: NDArray[np.int64], known: NDArray[np.bool_
     cells[:, :_LENGTH] = told.view(np.uint8).reshape(-1, _LENGTH)
     cells[:, _LENGTH:begin] = np.frombuffer(prefix, dtype=np.uint8)
     cells[:, begin:][np.arange(width) < lengths[:, None]] = np.frombuffer(encoded, dtype=np.uint8)
-    return Field(cells, np.where(known, begin + lengths, _LENGTH))
+    sizes = np.where(known, begin + lengths, _LENGTH)
+    return Field(cells, sizes=sizes.astype(np.int16 if width < 30_000 else np.int64))
 
 
 def rows(fields: Sequence[Field]) -> bytes:
@@ -159,8 +169,10 @@ def rows(fields: Sequence[Field]) -> bytes:
     for field in fields:
         end = at + field.cells.shape[1]
         table[:, at:end] = field.cells
+        if field.known is not None:
+            counts[:, at + _LENGTH : end] = field.known[:, None]
         if field.sizes is not None:
-            counts[:, at:end] = np.arange(end - at) < field.sizes[:, None]
+            np.less(np.arange(end - at, dtype=field.sizes.dtype), field.sizes[:, None], out=counts[:, at:end])
         at = end
     return table[counts].tobytes()
 
