@@ -8,12 +8,13 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -23,7 +24,7 @@ from app.analytics.churn_learning import Learned
 from app.analytics.clv import PurchaseDays
 from app.analytics.pareto import ParetoCurve
 from app.analytics.population import TotalTooLarge
-from app.churn_typing import interactions_of, learn_from_labels
+from app.churn_typing import StoredEvents, encoded_interactions, interactions_of, learn_from_labels
 from app.errors import InvalidRequest, NotFound
 from app.rejections import explain
 from app.scoring import Fitted, FittedPopulation, FittedRun, Population, day_number, fit_population, score_columns
@@ -44,6 +45,7 @@ LARGE_RUN_CUSTOMERS = 20_000
 """From here on a run has a partition of its own; smaller ones share one."""
 
 CUSTOMERS_A_WRITE = 20_000
+INTERACTIONS_A_WRITE = 300_000
 MOST_LABELS = 20_000
 
 Item = TypeVar("Item")
@@ -233,14 +235,14 @@ async def _fail(engine: AsyncEngine, run_id: int, code: str, detail: str) -> Non
 async def _execute(engine: AsyncEngine, run: Row[Any], ending: asyncio.Event) -> None:
     workspace = await _workspace(engine, run.workspace_id)
     settings = WorkspaceSettings.model_validate_json(run.settings)
-    population, purchase_days = await _read(engine, workspace, run, settings, ending)
+    population, purchase_days, interaction_counts = await _read(engine, workspace, run, settings, ending)
     try:
         learned = await _learn(engine, workspace, run, settings, population)
         fit = await asyncio.to_thread(fit_population, population, settings, purchase_days, learned)
     except TotalTooLarge:
         raise _too_large() from None
     await _report(engine, run.id, 0.4, len(population.customer_ids), ending)
-    await _write(engine, workspace, run, settings, population, fit, ending)
+    await _write(engine, workspace, run, settings, population, fit, interaction_counts, ending)
 
 
 async def _workspace(engine: AsyncEngine, workspace_id: int) -> Workspace:
@@ -256,11 +258,13 @@ def _too_large() -> RunFailed:
 
 async def _read(
     engine: AsyncEngine, workspace: Workspace, run: Row[Any], settings: WorkspaceSettings, ending: asyncio.Event
-) -> tuple[Population, PurchaseDays | None]:
-    """All figures, in one snapshot, and all purchase days where predictive models are tried on them."""
+) -> tuple[Population, PurchaseDays | None, NDArray[np.int64]]:
+    """All figures, in one snapshot, all purchase days where predictive models are tried on them, and how many
+    interactions each customer had."""
     as_of_day = day_number(workspace.local_day(run.as_of))
     ids: list[str] = []
     pieces: list[BookedFigures] = []
+    interaction_counts = [np.zeros(0, dtype=np.int64)]
     snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
     async with snapshot.connect() as connection:
         expected = await population_store.count_customers(connection, workspace.id, run.as_of)
@@ -270,6 +274,7 @@ async def _read(
                     size, window_days = len(piece.customer_ids), settings.rfm.window_days
                     pieces.append(await asyncio.to_thread(add_up, piece.bookings, size, as_of_day, window_days))
                     ids += piece.customer_ids
+                    interaction_counts.append(piece.interaction_counts)
                     await _report(engine, run.id, 0.3 * len(ids) / max(expected, 1), len(ids), ending)
         except TotalTooLarge:
             raise _too_large() from None
@@ -282,7 +287,7 @@ async def _read(
         # The days come by customer, as many of each as the figures count.
         customer = np.repeat(np.arange(len(ids)), figures["purchase_days"])
         purchase_days = PurchaseDays(customer, np.concatenate([piece.purchase_days for piece in pieces]))
-    return Population(as_of_day, ids, figures), purchase_days
+    return Population(as_of_day, ids, figures), purchase_days, np.concatenate(interaction_counts)
 
 
 async def _write(
@@ -292,6 +297,7 @@ async def _write(
     settings: WorkspaceSettings,
     population: Population,
     fit: FittedPopulation,
+    interaction_counts: NDArray[np.int64],
     ending: asyncio.Event,
 ) -> None:
     """Store all scores and make the run the latest, in one transaction."""
@@ -300,8 +306,9 @@ async def _write(
     async with engine.begin() as connection:
         if partition != score_store.SHARED_PARTITION:
             await score_store.make_partition(connection, partition)
-        async with _one_ahead(_scored(engine, workspace, run, settings, population, fit, partition)) as scored:
-            async for done, rows, history in scored:
+        scored = _scored(engine, workspace, run, settings, population, fit, interaction_counts, partition)
+        async with _one_ahead(scored) as ahead:
+            async for done, rows, history in ahead:
                 await score_store.copy_scores(connection, partition, rows)
                 await score_store.copy_to_history(connection, history)
                 await _report(engine, run.id, 0.4 + 0.5 * done / size, size, ending)
@@ -328,18 +335,38 @@ async def _scored(
     settings: WorkspaceSettings,
     population: Population,
     fit: FittedPopulation,
+    interaction_counts: NDArray[np.int64],
     partition: int,
 ) -> AsyncGenerator[tuple[int, list[bytes], list[bytes]], None]:
     """How many customers are scored by then, and the rows that store the last of them and their history."""
-    for start in range(0, len(population.customer_ids), CUSTOMERS_A_WRITE):
-        rows = slice(start, start + CUSTOMERS_A_WRITE)
+    custom_names = list(settings.churn.custom_events)
+    for rows in _pieces(interaction_counts):
         part = population.part(rows)
-        async with autocommit(engine).connect() as connection:
-            events = await interaction_store.read_interactions_of_range(
-                connection, workspace.id, part.customer_ids[0], part.customer_ids[-1], run.as_of
-            )
-        scores, history = await asyncio.to_thread(_score, workspace, run, settings, part, events, fit, rows, partition)
-        yield start + len(part.customer_ids), scores, history
+        stored = None
+        if interaction_counts[rows].any():
+            async with autocommit(engine).connect() as connection:
+                stored = await interaction_store.read_encoded_interactions(
+                    connection,
+                    workspace.id,
+                    part.customer_ids,
+                    run.as_of,
+                    custom_names,
+                    trust_sender=settings.churn.trust_custom_events,
+                )
+        scores, history = await asyncio.to_thread(_score, workspace, run, settings, part, stored, fit, rows, partition)
+        yield rows.stop, scores, history
+
+
+def _pieces(interaction_counts: NDArray[np.int64]) -> Iterator[slice]:
+    """Customers that are scored at a time: so many that neither they nor their interactions are too many."""
+    size = interaction_counts.size
+    before = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(interaction_counts)))
+    start = 0
+    while start < size:
+        most = int(np.searchsorted(before, before[start] + INTERACTIONS_A_WRITE, side="right")) - 1
+        stop = min(max(most, start + 1), start + CUSTOMERS_A_WRITE, size)
+        yield slice(start, stop)
+        start = stop
 
 
 @contextlib.asynccontextmanager
@@ -366,15 +393,16 @@ def _score(
     run: Row[Any],
     settings: WorkspaceSettings,
     part: Population,
-    events: Sequence[Row[Any]],
+    stored: StoredEvents | None,
     fit: FittedPopulation,
     rows: slice,
     partition: int,
 ) -> tuple[list[bytes], list[bytes]]:
     """The scores of ``rows`` of the population and their history, as they are stored."""
     interactions = None
-    if events:
-        interactions = interactions_of(events, part.customer_ids, run.as_of, workspace.time_zone, settings.churn)
+    if stored is not None and stored.event_ids.size:
+        size = len(part.customer_ids)
+        interactions = encoded_interactions(stored, size, run.as_of, workspace.time_zone, settings.churn)
     scores = score_columns(
         part,
         settings,

@@ -80,11 +80,11 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """What JSON holds, n of them."""
+    """JSON texts, n of them, or None."""
 
-    values: Sequence[Any]
+    values: Sequence[str | None]
 
-    def to_list(self) -> list[Any]:
+    def to_list(self) -> list[str | None]:
         return list(self.values)
 
 

@@ -246,7 +246,7 @@ class ScoreRow(NamedTuple):
     churn_type: str | None
     churn_subtype: str | None
     type_probabilities: list[float] | None
-    evidence: list[dict[str, Any]] | None
+    evidence: str | None
     action: str | None
     lifecycle_status: str
     lifecycle_stage: str | None
@@ -359,7 +359,7 @@ def score_columns(
         "churn_type": Names(np.where(leaving, verdicts.type, -1), TYPES),
         "churn_subtype": Names(np.where(leaving, verdicts.subtype, -1), SUBTYPES),
         "type_probabilities": RealLists(_significant(verdicts.probabilities), leaving),
-        "evidence": Documents([told or None for told in types.evidence]),
+        "evidence": Documents(types.evidence),
         "action": Names(action, ACTIONS),
         "lifecycle_status": Names(status, STATUSES),
         "lifecycle_stage": Names(stage, STAGES),

@@ -214,6 +214,7 @@ def main() -> None:
     if arguments.small:
         arguments.customers, arguments.interactions_customers, arguments.memory_customers = 40_000, 10_000, 0
         arguments.rounds = 1
+    os.nice(5)  # As the worker is, so that others on the machine slow both alike.
     with temporary_server() as server:
         asyncio.run(migrate(server.url))
         asyncio.run(measure(server.url, arguments))

@@ -23,6 +23,7 @@ Known = NDArray[np.bool_] | None
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
 _LENGTH = 4
+_ARRAY_HEAD = 20
 _FLOAT8 = 701
 _POSITIVE, _NEGATIVE = 0x0000, 0x4000
 _NUMERIC_BASE = 10_000
@@ -184,3 +185,25 @@ def read_integers(stream: bytes | bytearray, names: Sequence[str]) -> dict[str, 
     count = (len(stream) - len(HEADER) - len(TRAILER)) // row.itemsize
     table = np.frombuffer(stream, dtype=row, offset=len(HEADER), count=count)
     return {name: table[f"value_{name}"].astype(np.int64) for name in names}
+
+
+def read_aggregates(stream: bytes | bytearray, kinds: Sequence[str]) -> list[Any]:
+    """The only row of a stream whose fields are texts, or arrays of what takes eight bytes and is not null.
+
+    ``kinds`` has "text", or a dtype (">i8", ">f8") of each; a null is an empty text or array.
+    """
+    found: list[Any] = []
+    at = len(HEADER) + 2
+    for kind in kinds:
+        size = max(int.from_bytes(stream[at : at + _LENGTH], signed=True), 0)
+        at += _LENGTH
+        if kind == "text":
+            found.append(stream[at : at + size].decode())
+        else:
+            # Of an array: dimensions, nulls, type, count and base come first.
+            element = np.dtype([("length", ">i4"), ("value", kind)])
+            count = max(size - _ARRAY_HEAD, 0) // element.itemsize
+            elements = np.frombuffer(stream, dtype=element, offset=at + _ARRAY_HEAD if count else 0, count=count)
+            found.append(elements["value"].astype(kind[1:]))
+        at += size
+    return found

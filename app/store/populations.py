@@ -1,6 +1,6 @@
 """Figures of customers as scoring takes them: of a few for live values, of all in pieces for a run."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
@@ -9,18 +9,16 @@ import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Row, TextClause, text
-from sqlalchemy.dialects.postgresql import asyncpg as dialect
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.analytics.booking import Bookings
 from app.analytics.population import TotalTooLarge
 from app.analytics.summary import YEAR_DAYS
 from app.store import copy_format
-from app.store.engine import driver_connection
+from app.store.engine import copy_from_query
 from app.store.figures import FIGURES_OF_CUSTOMERS, LIVE_FIGURES, counted_sql, unadjusted_sql
 
 CUSTOMERS_A_PIECE = 50_000
-_DIALECT: Any = dialect.dialect()  # type: ignore[no-untyped-call]
 
 
 class FoundCustomer(NamedTuple):
@@ -78,9 +76,10 @@ _RANGE = "customer_id > :after AND customer_id <= :until"
 _IDS = text(f"""
 SELECT string_agg(customer_id, E'\\n' ORDER BY customer_id) AS ids,
        array_agg({_HASH} ORDER BY customer_id) AS hashes,
+       array_agg(interaction_count ORDER BY customer_id) AS interaction_counts,
        array_agg(customer_id) FILTER (WHERE adjustment_count > 0) AS adjusted
 FROM (
-    SELECT customer_id, adjustment_count FROM customer_summary
+    SELECT customer_id, adjustment_count, interaction_count FROM customer_summary
     WHERE workspace_id = :workspace_id AND customer_id > :after AND first_event_at <= CAST(:as_of AS timestamptz)
     ORDER BY customer_id LIMIT :limit
 ) AS piece
@@ -126,9 +125,13 @@ async def count_customers(connection: AsyncConnection, workspace_id: int, as_of:
 
 @dataclass(frozen=True, slots=True)
 class PopulationPiece:
-    """Customers that follow one another by id, and what is booked of them up to the moment asked for."""
+    """Customers that follow one another by id, and what is booked of them up to the moment asked for.
+
+    ``interaction_counts`` (n,) are those of all time.
+    """
 
     customer_ids: list[str]
+    interaction_counts: NDArray[np.int64]
     bookings: Bookings
 
 
@@ -158,7 +161,7 @@ async def read_population(
             more = await _copy_integers(connection, _ADJUSTED, values, _BOOKING)
             columns = {name: np.concatenate((columns[name], more[name])) for name in _BOOKING}
         columns["customer"] = by_hash[np.searchsorted(hashes, columns["customer"], sorter=by_hash)]
-        yield PopulationPiece(ids, Bookings(**columns))
+        yield PopulationPiece(ids, np.array(found.interaction_counts, dtype=np.int64), Bookings(**columns))
         after = ids[-1]
 
 
@@ -177,19 +180,11 @@ async def latest_purchase_days(
 
 
 async def _copy_integers(
-    connection: AsyncConnection, statement: TextClause, values: dict[str, Any], names: Sequence[str]
+    connection: AsyncConnection, statement: TextClause, values: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, NDArray[np.int64]]:
     """Run a query whose columns are all bigint and not null through binary COPY, straight into arrays."""
-    compiled = statement.compile(dialect=_DIALECT)
-    received = bytearray()
-
-    async def receive(data: bytes) -> None:
-        received.extend(data)
-
-    driver = await driver_connection(connection)
-    arguments = (values[name] for name in compiled.positiontup or ())
     try:
-        await driver.copy_from_query(str(compiled), *arguments, output=receive, format="binary")
+        received = await copy_from_query(connection, statement, values)
     except asyncpg.NumericValueOutOfRangeError:
         raise TotalTooLarge("a customer's money is too large to be counted in ten-thousandths") from None
     return copy_format.read_integers(received, names)

@@ -1,6 +1,5 @@
 """The scores that runs store: written fresh into a partition, read by customer, or listed by any sort."""
 
-import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -119,7 +118,7 @@ def _field(name: str, column: Column, rows: slice) -> copy_format.Field:
         case Names(codes=codes, names=names):
             return copy_format.coded_text(codes[rows], names)
         case Documents(values=values):
-            return copy_format.jsonb([None if value is None else json.dumps(value) for value in values[rows]])
+            return copy_format.jsonb(values[rows])
 
 
 async def copy_scores(connection: AsyncConnection, partition: int, rows: Iterable[bytes]) -> None:
