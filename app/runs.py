@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -49,6 +50,8 @@ INTERACTIONS_A_WRITE = 300_000
 MOST_LABELS = 20_000
 
 Item = TypeVar("Item")
+_WINDOW_FIGURES = {"window_order_count": "order_count", "window_net_spend": "net_spend"}
+"""Figures that without a window are those of all time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,13 +261,13 @@ def _too_large() -> RunFailed:
 
 async def _read(
     engine: AsyncEngine, workspace: Workspace, run: Row[Any], settings: WorkspaceSettings, ending: asyncio.Event
-) -> tuple[Population, PurchaseDays | None, NDArray[np.int64]]:
+) -> tuple[Population, PurchaseDays | None, NDArray[np.int32]]:
     """All figures, in one snapshot, all purchase days where predictive models are tried on them, and how many
     interactions each customer had."""
     as_of_day = day_number(workspace.local_day(run.as_of))
     ids: list[str] = []
     pieces: list[BookedFigures] = []
-    interaction_counts = [np.zeros(0, dtype=np.int64)]
+    interaction_counts = [np.zeros(0, dtype=np.int32)]
     snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
     async with snapshot.connect() as connection:
         expected = await population_store.count_customers(connection, workspace.id, run.as_of)
@@ -278,14 +281,18 @@ async def _read(
                     await _report(engine, run.id, 0.3 * len(ids) / max(expected, 1), len(ids), ending)
         except TotalTooLarge:
             raise _too_large() from None
+    # A column at a time, and what it was joined from is let go: for millions there is no room for both.
+    names = [name for name in FIGURE_COLUMNS if settings.rfm.window_days is not None or name not in _WINDOW_FIGURES]
     figures = {
         name: np.concatenate([piece.figures.pop(name) for piece in pieces]) if pieces else np.zeros(0, dtype=np.int64)
-        for name in FIGURE_COLUMNS
+        for name in names
     }
+    if settings.rfm.window_days is None:
+        figures |= {name: figures[lifetime] for name, lifetime in _WINDOW_FIGURES.items()}
     purchase_days = None
     if pieces and settings.clv.model != "textbook":
         # The days come by customer, as many of each as the figures count.
-        customer = np.repeat(np.arange(len(ids)), figures["purchase_days"])
+        customer = np.repeat(np.arange(len(ids), dtype=np.int32), figures["purchase_days"])
         purchase_days = PurchaseDays(customer, np.concatenate([piece.purchase_days for piece in pieces]))
     return Population(as_of_day, ids, figures), purchase_days, np.concatenate(interaction_counts)
 
@@ -297,7 +304,7 @@ async def _write(
     settings: WorkspaceSettings,
     population: Population,
     fit: FittedPopulation,
-    interaction_counts: NDArray[np.int64],
+    interaction_counts: NDArray[np.int32],
     ending: asyncio.Event,
 ) -> None:
     """Store all scores and make the run the latest, in one transaction."""
@@ -335,7 +342,7 @@ async def _scored(
     settings: WorkspaceSettings,
     population: Population,
     fit: FittedPopulation,
-    interaction_counts: NDArray[np.int64],
+    interaction_counts: NDArray[np.int32],
     partition: int,
 ) -> AsyncGenerator[tuple[int, list[bytes], list[bytes]], None]:
     """How many customers are scored by then, and the rows that store the last of them and their history."""
@@ -357,10 +364,10 @@ async def _scored(
         yield rows.stop, scores, history
 
 
-def _pieces(interaction_counts: NDArray[np.int64]) -> Iterator[slice]:
+def _pieces(interaction_counts: NDArray[np.int32]) -> Iterator[slice]:
     """Customers that are scored at a time: so many that neither they nor their interactions are too many."""
     size = interaction_counts.size
-    before = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(interaction_counts)))
+    before = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(interaction_counts, dtype=np.int64)))
     start = 0
     while start < size:
         most = int(np.searchsorted(before, before[start] + INTERACTIONS_A_WRITE, side="right")) - 1
@@ -422,24 +429,30 @@ async def _learn(
     engine: AsyncEngine, workspace: Workspace, run: Row[Any], settings: WorkspaceSettings, population: Population
 ) -> Learned | None:
     """Learn churn types from people's verdicts on customers of the population; None where there are none."""
-    place = {customer_id: index for index, customer_id in enumerate(population.customer_ids)}
     async with autocommit(engine).connect() as connection:
         labels = await interaction_store.read_labels(connection, workspace.id, run.as_of, MOST_LABELS)
-        labels = [label for label in labels if label.customer_id in place]
+        places = [_place_of(population.customer_ids, label.customer_id) for label in labels]
+        labels = [label for label, place in zip(labels, places, strict=True) if place is not None]
         if not labels:
             return None
         ids = [label.customer_id for label in labels]
         events = await interaction_store.read_interactions(connection, workspace.id, ids, run.as_of)
     interactions = interactions_of(events, ids, run.as_of, workspace.time_zone, settings.churn)
-    rows = np.array([place[customer_id] for customer_id in ids])
-    arrays = population.arrays
+    rows = np.array([place for place in places if place is not None])
+    arrays = population.at(rows).arrays
     return await asyncio.to_thread(
         learn_from_labels,
         interactions,
-        arrays.last_purchase_day[rows],
-        arrays.has_order[rows],
+        arrays.last_purchase_day,
+        arrays.has_order,
         [label.type for label in labels],
     )
+
+
+def _place_of(customer_ids: Sequence[str], customer_id: str) -> int | None:
+    """The place of a customer among ids that rise; None where there is no such customer."""
+    place = bisect_left(customer_ids, customer_id)
+    return place if place < len(customer_ids) and customer_ids[place] == customer_id else None
 
 
 def _curve(curve: ParetoCurve) -> dict[str, list[float]]:

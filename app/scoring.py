@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from app.analytics.churn import AT_RISK, CHURNED, STATES, churn_state
 from app.analytics.churn_learning import Learned
 from app.analytics.clv import ClvFit, ClvValues, PurchaseDays, fit_clv, value_clv
 from app.analytics.lifecycle import STAGES, STATUSES, lifecycle_stage, lifecycle_status
-from app.analytics.pareto import GRADES, AbcFit, ParetoCurve, fit_abc, grade_by_boundaries
+from app.analytics.pareto import GRADES, AbcFit, AbcResult, ParetoCurve, fit_abc, grade_by_boundaries
 from app.analytics.population import UNITS_LIMIT, UNITS_PER_CURRENCY
 from app.analytics.rfm import RfmFit, fit_rfm, score_rfm, score_text
 from app.analytics.signals import SUBTYPES, TYPES
@@ -61,9 +60,9 @@ class Population:
     customer_ids: Sequence[str]
     figures: Mapping[str, NDArray[Any]]
 
-    @cached_property
+    @property
     def arrays(self) -> CustomerFigures:
-        """As the scores read them: money as float64."""
+        """As the scores read them: money as float64. Made anew each time, since for millions it takes much room."""
         money: dict[str, Any] = {name: _as_floats(self.figures[name]) for name in MONEY_FIGURES}
         whole: dict[str, Any] = {name: self.figures[name] for name in COUNT_FIGURES + DAY_FIGURES}
         return CustomerFigures(as_of_day=self.as_of_day, **whole, **money)
@@ -133,6 +132,24 @@ def fit_population(
     ``purchase_days`` are needed where the settings leave the choice of the model to a contest. ``learned`` is what
     learning churn types from labels came to, None where there are no labels.
     """
+    rfm, segment, abc, clv = _fit_population(population, settings, purchase_days)
+    values = _value_in_pieces(population, settings, clv, segment)
+    historical = population.on_basis(settings.clv.basis, "net_spend", "net_cost")
+    churn = ChurnFit(
+        method="inactivity" if settings.churn.method == "inactivity" or clv.purchases is None else "probability",
+        horizon_days=settings.churn.horizon_days,
+        weights=learned.weights if learned else expert_weights(),
+        learning=learned.summary() if learned else {},
+        calibration=_churn_calibration(clv),
+        tiers=fit_clv_tiers(_as_floats(historical) + values.predicted),
+    )
+    return FittedPopulation(Fitted(rfm, abc.fit, clv, churn), values, abc.cumulative_share, abc.curve)
+
+
+def _fit_population(
+    population: Population, settings: WorkspaceSettings, purchase_days: PurchaseDays | None
+) -> tuple[RfmFit, NDArray[np.int8], AbcResult, ClvFit]:
+    """RFM and the segments by it, ABC, and lifetime value."""
     arrays = population.arrays
     recency: dict[str, Any] = {
         "days_since_last_order": arrays.days_since_last_order,
@@ -158,17 +175,7 @@ def fit_population(
         lifespan_years=settings.clv.lifespan_years,
         purchase_days=purchase_days,
     )
-    values = _value_in_pieces(population, settings, clv, segment)
-    historical = population.on_basis(settings.clv.basis, "net_spend", "net_cost")
-    churn = ChurnFit(
-        method="inactivity" if settings.churn.method == "inactivity" or clv.purchases is None else "probability",
-        horizon_days=settings.churn.horizon_days,
-        weights=learned.weights if learned else expert_weights(),
-        learning=learned.summary() if learned else {},
-        calibration=_churn_calibration(clv),
-        tiers=fit_clv_tiers(_as_floats(historical) + values.predicted),
-    )
-    return FittedPopulation(Fitted(rfm, abc.fit, clv, churn), values, abc.cumulative_share, abc.curve)
+    return rfm, segment, abc, clv
 
 
 def _value(

@@ -59,7 +59,8 @@ _ORDERS = """
 INSERT INTO events (workspace_id, customer_id, event_id, type, occurred_at, received_at, fingerprint, local_day,
                     order_id, amount, currency)
 SELECT $1, 'c-' || lpad(customer::text, 8, '0'), 'e-' || number, 'order.placed', at, at,
-       decode(md5(number::text), 'hex'), (at AT TIME ZONE 'UTC')::date, 'o-' || number, (cents / 100.0)::numeric(20, 4), 'USD'
+       decode(md5(number::text), 'hex'), (at AT TIME ZONE 'UTC')::date, 'o-' || number,
+       (cents / 100.0)::numeric(20, 4), 'USD'
 FROM (SELECT customer, cents, $2::bigint + place AS number, $3::timestamptz + make_interval(secs => second) AS at
       FROM unnest($4::bigint[], $5::bigint[], $6::bigint[]) WITH ORDINALITY AS o (customer, second, cents, place)) AS o
 """

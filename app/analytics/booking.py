@@ -39,7 +39,8 @@ class BookedFigures:
     """Figures of n customers, and their purchase days.
 
     ``figures`` has an array (n,) for each field of ``Summary``: int32 counts and days (0 where there is none), int64
-    money in ten-thousandths. ``purchase_days`` (d,), int32, has each customer's purchase days, rising, one customer
+    money in ten-thousandths. Those of the window are left out where there is none: they are those of all time.
+    ``purchase_days`` (d,), int32, has each customer's purchase days, rising, one customer
     after another, as many of each as the figure ``purchase_days`` says.
     """
 
@@ -116,8 +117,6 @@ def add_up(bookings: Bookings, customers: int, as_of_day: int, window_days: int 
         money["window_net_spend"] = per_customer(units * window)
     figures: dict[str, NDArray[np.integer]] = {name: column.astype(np.int32) for name, column in counts.items()}
     figures.update(money)
-    if window_days is None:
-        figures["window_order_count"], figures["window_net_spend"] = figures["order_count"], figures["net_spend"]
     return BookedFigures(figures, bought[1].astype(np.int32))
 
 

@@ -131,7 +131,7 @@ class PopulationPiece:
     """
 
     customer_ids: list[str]
-    interaction_counts: NDArray[np.int64]
+    interaction_counts: NDArray[np.int32]
     bookings: Bookings
 
 
@@ -161,7 +161,7 @@ async def read_population(
             more = await _copy_integers(connection, _ADJUSTED, values, _BOOKING)
             columns = {name: np.concatenate((columns[name], more[name])) for name in _BOOKING}
         columns["customer"] = by_hash[np.searchsorted(hashes, columns["customer"], sorter=by_hash)]
-        yield PopulationPiece(ids, np.array(found.interaction_counts, dtype=np.int64), Bookings(**columns))
+        yield PopulationPiece(ids, np.array(found.interaction_counts, dtype=np.int32), Bookings(**columns))
         after = ids[-1]
 
 
