@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.analytics.booking import BookedFigures, add_up
+from app.analytics.booking import WINDOW_FIGURES, add_up, empty_figures
 from app.analytics.churn_learning import Learned
 from app.analytics.clv import PurchaseDays
 from app.analytics.pareto import ParetoCurve
@@ -28,7 +28,16 @@ from app.analytics.population import TotalTooLarge
 from app.churn_typing import StoredEvents, encoded_interactions, interactions_of, learn_from_labels
 from app.errors import InvalidRequest, NotFound
 from app.rejections import explain
-from app.scoring import Fitted, FittedPopulation, FittedRun, Population, day_number, fit_population, score_columns
+from app.scoring import (
+    Fitted,
+    FittedPopulation,
+    FittedRun,
+    Population,
+    day_number,
+    fit_models,
+    fit_population,
+    score_columns,
+)
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store import queue
@@ -36,7 +45,6 @@ from app.store import runs as run_store
 from app.store import scores as score_store
 from app.store import workspaces as workspace_store
 from app.store.engine import autocommit, is_outage
-from app.store.figures import FIGURE_COLUMNS
 from app.store.workspaces import Workspace
 from app.workspace_settings import WorkspaceSettings, merged
 
@@ -50,8 +58,6 @@ INTERACTIONS_A_WRITE = 300_000
 MOST_LABELS = 20_000
 
 Item = TypeVar("Item")
-_WINDOW_FIGURES = {"window_order_count": "order_count", "window_net_spend": "net_spend"}
-"""Figures that without a window are those of all time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +247,9 @@ async def _execute(engine: AsyncEngine, run: Row[Any], ending: asyncio.Event) ->
     population, purchase_days, interaction_counts = await _read(engine, workspace, run, settings, ending)
     try:
         learned = await _learn(engine, workspace, run, settings, population)
-        fit = await asyncio.to_thread(fit_population, population, settings, purchase_days, learned)
+        models = await asyncio.to_thread(fit_models, population, settings, purchase_days)
+        del purchase_days  # Their room is needed for the values.
+        fit = await asyncio.to_thread(fit_population, population, settings, models, learned)
     except TotalTooLarge:
         raise _too_large() from None
     await _report(engine, run.id, 0.4, len(population.customer_ids), ending)
@@ -265,36 +273,34 @@ async def _read(
     """All figures, in one snapshot, all purchase days where predictive models are tried on them, and how many
     interactions each customer had."""
     as_of_day = day_number(workspace.local_day(run.as_of))
+    window_days = settings.rfm.window_days
     ids: list[str] = []
-    pieces: list[BookedFigures] = []
-    interaction_counts = [np.zeros(0, dtype=np.int32)]
+    days: list[NDArray[np.int32]] = []
     snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
     async with snapshot.connect() as connection:
-        expected = await population_store.count_customers(connection, workspace.id, run.as_of)
+        size = await population_store.count_customers(connection, workspace.id, run.as_of)
+        # Room for everybody at once: pieces that are joined in the end would take it twice.
+        figures = empty_figures(size, window_days)
+        interaction_counts = np.zeros(size, dtype=np.int32)
         try:
             async with _one_ahead(population_store.read_population(connection, workspace.id, run.as_of)) as read:
                 async for piece in read:
-                    size, window_days = len(piece.customer_ids), settings.rfm.window_days
-                    pieces.append(await asyncio.to_thread(add_up, piece.bookings, size, as_of_day, window_days))
+                    rows = slice(len(ids), len(ids) + len(piece.customer_ids))
+                    into = {name: column[rows] for name, column in figures.items()}
+                    days.append(await asyncio.to_thread(add_up, piece.bookings, into, as_of_day, window_days))
+                    interaction_counts[rows] = piece.interaction_counts
                     ids += piece.customer_ids
-                    interaction_counts.append(piece.interaction_counts)
-                    await _report(engine, run.id, 0.3 * len(ids) / max(expected, 1), len(ids), ending)
+                    await _report(engine, run.id, 0.3 * len(ids) / size, len(ids), ending)
         except TotalTooLarge:
             raise _too_large() from None
-    # A column at a time, and what it was joined from is let go: for millions there is no room for both.
-    names = [name for name in FIGURE_COLUMNS if settings.rfm.window_days is not None or name not in _WINDOW_FIGURES]
-    figures = {
-        name: np.concatenate([piece.figures.pop(name) for piece in pieces]) if pieces else np.zeros(0, dtype=np.int64)
-        for name in names
-    }
-    if settings.rfm.window_days is None:
-        figures |= {name: figures[lifetime] for name, lifetime in _WINDOW_FIGURES.items()}
+    if window_days is None:
+        figures |= {name: figures[lifetime] for name, lifetime in WINDOW_FIGURES.items()}
     purchase_days = None
-    if pieces and settings.clv.model != "textbook":
+    if days and settings.clv.model != "textbook":
         # The days come by customer, as many of each as the figures count.
         customer = np.repeat(np.arange(len(ids), dtype=np.int32), figures["purchase_days"])
-        purchase_days = PurchaseDays(customer, np.concatenate([piece.purchase_days for piece in pieces]))
-    return Population(as_of_day, ids, figures), purchase_days, np.concatenate(interaction_counts)
+        purchase_days = PurchaseDays(customer, np.concatenate(days))
+    return Population(as_of_day, ids, figures), purchase_days, interaction_counts
 
 
 async def _write(

@@ -33,7 +33,7 @@ SIGNIFICANT_DIGITS = 9
 VALUING_THREADS = 2
 """NumPy computes outside of the interpreter's lock."""
 
-CUSTOMERS_A_PIECE = 50_000
+CUSTOMERS_A_PIECE = 25_000
 """So many are valued at once: their distributions take more room than their values."""
 
 
@@ -121,35 +121,23 @@ class FittedPopulation:
     curve: ParetoCurve
 
 
-def fit_population(
-    population: Population,
-    settings: WorkspaceSettings,
-    purchase_days: PurchaseDays | None = None,
-    learned: Learned | None = None,
-) -> FittedPopulation:
-    """Fit everything that depends on all customers together; rows in the order of customer_id ("C" collation).
+@dataclass(frozen=True)
+class PopulationModels:
+    """What is fitted to a population's figures, and its customers' segments: codes (n,) by ``rfm``."""
 
-    ``purchase_days`` are needed where the settings leave the choice of the model to a contest. ``learned`` is what
-    learning churn types from labels came to, None where there are no labels.
+    rfm: RfmFit
+    segment: NDArray[np.int8]
+    abc: AbcResult
+    clv: ClvFit
+
+
+def fit_models(
+    population: Population, settings: WorkspaceSettings, purchase_days: PurchaseDays | None = None
+) -> PopulationModels:
+    """Fit RFM, ABC and lifetime value; rows in the order of customer_id ("C" collation).
+
+    ``purchase_days`` are needed where the settings leave the choice of the model to a contest.
     """
-    rfm, segment, abc, clv = _fit_population(population, settings, purchase_days)
-    values = _value_in_pieces(population, settings, clv, segment)
-    historical = population.on_basis(settings.clv.basis, "net_spend", "net_cost")
-    churn = ChurnFit(
-        method="inactivity" if settings.churn.method == "inactivity" or clv.purchases is None else "probability",
-        horizon_days=settings.churn.horizon_days,
-        weights=learned.weights if learned else expert_weights(),
-        learning=learned.summary() if learned else {},
-        calibration=_churn_calibration(clv),
-        tiers=fit_clv_tiers(_as_floats(historical) + values.predicted),
-    )
-    return FittedPopulation(Fitted(rfm, abc.fit, clv, churn), values, abc.cumulative_share, abc.curve)
-
-
-def _fit_population(
-    population: Population, settings: WorkspaceSettings, purchase_days: PurchaseDays | None
-) -> tuple[RfmFit, NDArray[np.int8], AbcResult, ClvFit]:
-    """RFM and the segments by it, ABC, and lifetime value."""
     arrays = population.arrays
     recency: dict[str, Any] = {
         "days_since_last_order": arrays.days_since_last_order,
@@ -175,7 +163,28 @@ def _fit_population(
         lifespan_years=settings.clv.lifespan_years,
         purchase_days=purchase_days,
     )
-    return rfm, segment, abc, clv
+    return PopulationModels(rfm, segment, abc, clv)
+
+
+def fit_population(
+    population: Population, settings: WorkspaceSettings, models: PopulationModels, learned: Learned | None = None
+) -> FittedPopulation:
+    """Fit everything that depends on all customers together, and value them by it.
+
+    ``learned`` is what learning churn types from labels came to, None where there are no labels.
+    """
+    rfm, segment, abc, clv = models.rfm, models.segment, models.abc, models.clv
+    values = _value_in_pieces(population, settings, clv, segment)
+    historical = population.on_basis(settings.clv.basis, "net_spend", "net_cost")
+    churn = ChurnFit(
+        method="inactivity" if settings.churn.method == "inactivity" or clv.purchases is None else "probability",
+        horizon_days=settings.churn.horizon_days,
+        weights=learned.weights if learned else expert_weights(),
+        learning=learned.summary() if learned else {},
+        calibration=_churn_calibration(clv),
+        tiers=fit_clv_tiers(_as_floats(historical) + values.predicted),
+    )
+    return FittedPopulation(Fitted(rfm, abc.fit, clv, churn), values, abc.cumulative_share, abc.curve)
 
 
 def _value(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.analytics.booking import add_up
+from app.analytics.booking import add_up, empty_figures
 from app.analytics.population import UNITS_PER_CURRENCY
 from app.analytics.summary import DAY_FIGURES, MONEY_FIGURES, Summary, counted_orders, summarise
 from app.scoring import day_number
@@ -72,12 +72,13 @@ async def test_figures_of_a_run_equal_the_reference(engine: AsyncEngine, data: A
         async with engine.connect() as connection:
             async for piece in populations.read_population(connection, workspace.id, history.as_of):
                 ids = piece.customer_ids
-                booked = add_up(piece.bookings, len(ids), day_number(history.as_of_day), window_days)
-                ends = booked.figures["purchase_days"].cumsum().tolist()
+                figures = empty_figures(len(ids), window_days)
+                purchase_days = add_up(piece.bookings, figures, day_number(history.as_of_day), window_days)
+                ends = figures["purchase_days"].cumsum().tolist()
                 for place, customer_id in enumerate(ids):
-                    found[customer_id] = {name: column[place].item() for name, column in booked.figures.items()}
+                    found[customer_id] = {name: column[place].item() for name, column in figures.items()}
                     begin = ends[place] - found[customer_id]["purchase_days"]
-                    days[customer_id] = booked.purchase_days[begin : ends[place]].tolist()
+                    days[customer_id] = purchase_days[begin : ends[place]].tolist()
     known = {event.customer_id for event in history.events if event.reference.occurred_at <= history.as_of}
     assert list(found) == sorted(known)
     for customer_id in known:
@@ -101,16 +102,10 @@ async def test_customers_whose_hashes_are_equal_are_told_apart(client: Client, m
 
     async def spends(engine: AsyncEngine) -> dict[str, int]:
         async with engine.connect() as connection:
-            pieces = [piece async for piece in populations.read_population(connection, client.workspace.id, as_of)]
-        return {
-            customer_id: int(units)
-            for piece in pieces
-            for customer_id, units in zip(
-                piece.customer_ids,
-                add_up(piece.bookings, len(piece.customer_ids), 20_454).figures["net_spend"],
-                strict=True,
-            )
-        }
+            [piece] = [one async for one in populations.read_population(connection, client.workspace.id, as_of)]
+        figures = empty_figures(len(piece.customer_ids))
+        add_up(piece.bookings, figures, 20_454)
+        return dict(zip(piece.customer_ids, figures["net_spend"].tolist(), strict=True))
 
     engine = client.http._transport.app.state.engine  # type: ignore[attr-defined]
     expected = {f"c-{n}": sum(range(n, 30, 7)) * UNITS_PER_CURRENCY for n in range(7)}

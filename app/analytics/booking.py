@@ -3,13 +3,14 @@
 What counts, and for how much, is decided before: here it is added up by period.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.analytics.population import UNITS_LIMIT, TotalTooLarge
-from app.analytics.summary import HALF_YEAR_DAYS, YEAR_DAYS
+from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, HALF_YEAR_DAYS, MONEY_FIGURES, YEAR_DAYS
 
 IntArray = NDArray[np.int64]
 
@@ -34,22 +35,33 @@ class Bookings:
     cost_units: IntArray
 
 
-@dataclass(frozen=True, slots=True)
-class BookedFigures:
-    """Figures of n customers, and their purchase days.
+WINDOW_FIGURES = {"window_order_count": "order_count", "window_net_spend": "net_spend"}
+"""The figures of the window, and those of all time that they are where there is no window."""
 
-    ``figures`` has an array (n,) for each field of ``Summary``: int32 counts and days (0 where there is none), int64
-    money in ten-thousandths. Those of the window are left out where there is none: they are those of all time.
-    ``purchase_days`` (d,), int32, has each customer's purchase days, rising, one customer
-    after another, as many of each as the figure ``purchase_days`` says.
+
+def empty_figures(customers: int, window_days: int | None = None) -> dict[str, NDArray[np.integer]]:
+    """Room for the figures of ``customers`` customers.
+
+    An array (n,) for each field of ``Summary``: int32 counts and days (0 where there is none), int64 money in
+    ten-thousandths. Those of the window are left out where there is none.
     """
+    names = COUNT_FIGURES + DAY_FIGURES + MONEY_FIGURES
+    return {
+        name: np.zeros(customers, dtype=np.int64 if name in MONEY_FIGURES else np.int32)
+        for name in names
+        if window_days is not None or name not in WINDOW_FIGURES
+    }
 
-    figures: dict[str, NDArray[np.integer]]
-    purchase_days: NDArray[np.int32]
 
+def add_up(
+    bookings: Bookings, figures: Mapping[str, NDArray[np.integer]], as_of_day: int, window_days: int | None = None
+) -> NDArray[np.int32]:
+    """Work out the figures of customers as of a day, into the arrays of ``empty_figures``; see ``Summary`` for them.
 
-def add_up(bookings: Bookings, customers: int, as_of_day: int, window_days: int | None = None) -> BookedFigures:
-    """The figures of ``customers`` customers as of a day; see ``Summary`` for what each is.
+    Returns
+    -------
+    int32 array (d,) : each customer's purchase days, rising, one customer after another, as many of each as the
+    figure ``purchase_days`` says.
 
     Raises
     ------
@@ -58,10 +70,13 @@ def add_up(bookings: Bookings, customers: int, as_of_day: int, window_days: int 
     Examples
     --------
     >>> orders = Bookings(*np.array([[0, 10, 1, 50_000, 0], [0, 12, 1, 30_000, 0], [0, 12, 0, -10_000, 0]]).T)
-    >>> figures = add_up(orders, 2, as_of_day=20).figures
+    >>> figures = empty_figures(2)
+    >>> add_up(orders, figures, as_of_day=20).tolist()
+    [10, 12]
     >>> figures["net_spend"].tolist(), figures["purchase_days"].tolist()
     ([70000, 0], [2, 0])
     """
+    customers = figures["order_count"].size
     _check_totals(bookings)
     # By customer and day; a stable sort of what comes nearly sorted is quick.
     order = np.lexsort((bookings.day, bookings.customer))
@@ -91,33 +106,27 @@ def add_up(bookings: Bookings, customers: int, as_of_day: int, window_days: int 
 
     year, half = within(YEAR_DAYS), within(HALF_YEAR_DAYS)
     prior_year, prior_half = within(YEAR_DAYS, YEAR_DAYS), within(HALF_YEAR_DAYS, HALF_YEAR_DAYS)
-    counts = {
-        "order_count": per_customer(placed),
-        "purchase_days": per_customer(opening),
-        "first_purchase_day": first,
-        "last_purchase_day": last,
-        "year_order_count": per_customer(placed * year),
-        "year_purchase_days": per_customer(opening * year),
-        "prior_year_order_count": per_customer(placed * prior_year),
-    }
-    money = {
-        "net_spend": per_customer(units),
-        "net_cost": per_customer(cost),
-        "order_spend": per_customer(placed * units),
-        "first_day_spend": per_customer(on_first * units),
-        "first_day_cost": per_customer(on_first * cost),
-        "year_net_spend": per_customer(units * year),
-        "year_cost": per_customer(cost * year),
-        "half_net_spend": per_customer(units * half),
-        "prior_half_net_spend": per_customer(units * prior_half),
-    }
+    figures["order_count"][:] = per_customer(placed)
+    figures["purchase_days"][:] = per_customer(opening)
+    figures["first_purchase_day"][:] = first
+    figures["last_purchase_day"][:] = last
+    figures["net_spend"][:] = per_customer(units)
+    figures["net_cost"][:] = per_customer(cost)
+    figures["order_spend"][:] = per_customer(placed * units)
+    figures["first_day_spend"][:] = per_customer(on_first * units)
+    figures["first_day_cost"][:] = per_customer(on_first * cost)
+    figures["year_order_count"][:] = per_customer(placed * year)
+    figures["year_purchase_days"][:] = per_customer(opening * year)
+    figures["prior_year_order_count"][:] = per_customer(placed * prior_year)
+    figures["year_net_spend"][:] = per_customer(units * year)
+    figures["year_cost"][:] = per_customer(cost * year)
+    figures["half_net_spend"][:] = per_customer(units * half)
+    figures["prior_half_net_spend"][:] = per_customer(units * prior_half)
     if window_days is not None:
         window = within(window_days)
-        counts["window_order_count"] = per_customer(placed * window)
-        money["window_net_spend"] = per_customer(units * window)
-    figures: dict[str, NDArray[np.integer]] = {name: column.astype(np.int32) for name, column in counts.items()}
-    figures.update(money)
-    return BookedFigures(figures, bought[1].astype(np.int32))
+        figures["window_order_count"][:] = per_customer(placed * window)
+        figures["window_net_spend"][:] = per_customer(units * window)
+    return bought[1].astype(np.int32)
 
 
 def _check_totals(bookings: Bookings) -> None:
