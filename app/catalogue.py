@@ -6,11 +6,12 @@
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.analytics import reading
 from app.analytics.event_columns import DETAILS, EVENT_CODE, SERVQUAL, EventColumns, event_columns
@@ -31,6 +32,7 @@ from app.analytics.signals import (
 
 FieldKind = Literal["id", "label", "text", "choice", "number", "boolean", "moment"]
 CUSTOM_WEIGHT_LIMIT = CAP
+_DAY_US = 86_400 * 1_000_000
 PAGE = Path(__file__).parent.parent / "docs" / "churn.md"
 
 
@@ -183,8 +185,10 @@ REASON_FIELD: Mapping[str, str] = {"account.closed": "reason", "exit.answered": 
 TEXT_FIELD: Mapping[str, str] = dict.fromkeys(("exit.answered", "complaint.opened", "survey.answered"), "text")
 _YES_NO = {True: {"complaint.resolved": "satisfied", "customer.relocated": "inside"},
            False: {"complaint.resolved": "unsatisfied", "customer.relocated": "outside"}}  # fmt: skip
+BOOLEANS: Mapping[str, tuple[str, ...]] = {name: (DETAIL_FIELD[name],) for name in _YES_NO[True]}
+"""Fields of `DETAIL_FIELD` that may say no or yes, for the first and the second detail of the type."""
 _DETAIL_CODE = {name: {value: code for code, value in enumerate(values)} for name, values in DETAILS.items()}
-_DIMENSIONS = {**{name: name for name in SERVQUAL}, "price": "price", "value": "price"}
+DIMENSIONS = {**{name: name for name in SERVQUAL}, "price": "price", "value": "price"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,29 @@ class EventRow:
 def days(moment: datetime) -> float:
     """A moment as the analytics measure it: days since 1970 in UTC."""
     return moment.timestamp() / 86_400
+
+
+def _lowered(label: str) -> str:
+    """In lower case, as the store does it wherever its server is: of the letters A to Z alone."""
+    return label.lower() if label.isascii() else label
+
+
+def local_days(moments: NDArray[np.int64], zone: tzinfo) -> NDArray[np.int64]:
+    """Calendar days in ``zone``, days since 1970-01-01, of moments in microseconds since 1970 in UTC."""
+    day, of_moment = np.unique(moments // _DAY_US, return_inverse=True)
+
+    def offset(moment: int) -> int:
+        at = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=moment)
+        return (at.astimezone(zone).utcoffset() or timedelta()) // timedelta(microseconds=1)
+
+    begin, end = (
+        np.array([offset(one * _DAY_US) for one in days_.tolist()], dtype=np.int64) for days_ in (day, day + 1)
+    )
+    shift = begin[of_moment]
+    # On a day when the clocks are changed, every moment is asked for by itself.
+    for row in np.flatnonzero((begin != end)[of_moment]).tolist():
+        shift[row] = offset(int(moments[row]))
+    return (moments + shift) // _DAY_US
 
 
 def days_late(delivered_at: datetime, promised_at: datetime, zone: tzinfo) -> int:
@@ -253,7 +280,7 @@ def _encode(
     if name == "survey.answered":
         number = data.get("score")
         if detail == "servqual":
-            detail = _DIMENSIONS.get(str(data.get("dimension")).casefold(), detail)
+            detail = DIMENSIONS.get(_lowered(str(data.get("dimension"))), detail)
     elif name == "order.delivered" and data.get("promised_at") is not None:
         promised = data["promised_at"]
         promised = promised if isinstance(promised, datetime) else datetime.fromisoformat(promised)
@@ -272,7 +299,7 @@ def _encode(
         row.customer,
         EVENT_CODE.get(name, -1),
         days(row.occurred_at),
-        _DETAIL_CODE.get(name, {}).get(detail.casefold(), -1) if isinstance(detail, str) else -1,
+        _DETAIL_CODE.get(name, {}).get(_lowered(detail), -1) if isinstance(detail, str) else -1,
         np.nan if number is None else float(number),
         np.nan if data.get("scale") is None else float(data["scale"]),
         -1 if complaint is None else complaints.setdefault(complaint, len(complaints)),

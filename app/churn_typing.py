@@ -5,8 +5,8 @@ The reading and weighing are of ``app.analytics``; here stored events become col
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, tzinfo
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 from app.analytics.actions import ClvTiers
 from app.analytics.churn_learning import Learned, learn_weights
-from app.analytics.event_columns import EventColumns
+from app.analytics.event_columns import DETAILS, EVENT_CODE, EVENT_TYPES, EventColumns, event_columns
 from app.analytics.evidence import Verdicts, decide, evidence_sums, type_probabilities, weigh_evidence
 from app.analytics.lexicon import THEMES, TextReadings, read_texts
 from app.analytics.reading import LATER_ORDER, Signals, read_events
 from app.analytics.signals import SIGNALS, TYPES, EvidenceWeights, default_weights
-from app.catalogue import EventRow, days, encode_events
-from app.scalars import show_instant
+from app.catalogue import EventRow, days, encode_events, local_days
 from app.workspace_settings import ChurnPart
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _THEME_OF = {code: code.removeprefix("said_") for code in (signal.code for signal in SIGNALS) if "said_" in code}
 
 
@@ -33,25 +34,46 @@ def expert_weights() -> EvidenceWeights:
     return default_weights()
 
 
-@dataclass(frozen=True)
-class StoredInteraction:
-    """An interaction as the store has it; ``customer`` is the position of its customer."""
+@dataclass(frozen=True, slots=True)
+class StoredEvents:
+    """The interactions of some customers as the store tells them, a row each: int64 or float64 arrays (m,).
 
-    customer: int
-    event_id: str
-    type: str
-    occurred_at: datetime
-    data: str | None
+    Parameters
+    ----------
+    event_ids : m ids, as objects.
+    customer : the customer's place among those asked for.
+    kind, detail : as in ``EventColumns``; but the detail of a custom event that the settings name at place i is −2 − i.
+    moment : microseconds since 1970 in UTC.
+    number : as in ``EventColumns``; but of a delivery the moment for which it was promised, as ``moment``.
+    scale, subject : as in ``EventColumns``.
+    reason, text : hashes of words, which ``words`` has by hash; any other hash says that there are none.
+    """
+
+    event_ids: NDArray[np.object_]
+    customer: NDArray[np.int64]
+    kind: NDArray[np.int64]
+    moment: NDArray[np.int64]
+    detail: NDArray[np.int64]
+    number: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    subject: NDArray[np.int64]
+    reason: NDArray[np.int64]
+    text: NDArray[np.int64]
+    words: Mapping[int, str]
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """The interactions of n customers up to a moment, as columns, and what their texts say."""
+    """The interactions of n customers up to a moment, as columns, and what their texts say.
+
+    ``event_ids`` and ``moments`` (microseconds since 1970) are of the events, row by row.
+    """
 
     customers: int
     as_of: datetime
     zone: tzinfo
-    events: Sequence[StoredInteraction]
+    event_ids: Sequence[str] | NDArray[np.object_]
+    moments: NDArray[np.int64]
     columns: EventColumns
     texts: TextReadings
 
@@ -67,32 +89,90 @@ class Interactions:
 def interactions_of(
     rows: Sequence[Any], customer_ids: Sequence[str], as_of: datetime, zone: tzinfo, settings: ChurnPart
 ) -> Interactions:
-    """Stored rows (customer_id, event_id, type, occurred_at, data) as columns; customers by their place in the ids."""
+    """Stored rows (customer_id, event_id, type, occurred_at, data) as columns; customers by their place in the ids.
+
+    For few customers; ``encoded_interactions`` takes what the store has encoded itself.
+    """
     place = {customer_id: index for index, customer_id in enumerate(customer_ids)}
-    events = [
-        StoredInteraction(place[row.customer_id], row.event_id, row.type, row.occurred_at, row.data)
-        for row in rows
-        if row.customer_id in place
-    ]
-    custom = {name: (event.speaks_for, event.weight) for name, event in settings.custom_events.items()}
+    rows = [row for row in rows if row.customer_id in place]
+    rows.sort(key=lambda row: (place[row.customer_id], row.occurred_at, row.event_id))
     columns, texts = encode_events(
         [
-            EventRow(event.customer, event.type, event.occurred_at, json.loads(event.data) if event.data else {})
-            for event in events
+            EventRow(place[row.customer_id], row.type, row.occurred_at, json.loads(row.data) if row.data else {})
+            for row in rows
         ],
         zone,
-        custom,
+        custom_weights(settings),
         trust_sender=settings.trust_custom_events,
     )
-    return Interactions(len(customer_ids), as_of, zone, events, columns, read_texts(texts))
+    moments = np.array([(row.occurred_at - _EPOCH) // _MICROSECOND for row in rows], dtype=np.int64)
+    ids = [row.event_id for row in rows]
+    return Interactions(len(customer_ids), as_of, zone, ids, moments, columns, read_texts(texts))
+
+
+def custom_weights(settings: ChurnPart) -> dict[str, tuple[str, float]]:
+    """What the settings say of custom events: name → (type, log-odds)."""
+    return {name: (event.speaks_for, event.weight) for name, event in settings.custom_events.items()}
+
+
+def encoded_interactions(
+    stored: StoredEvents, customers: int, as_of: datetime, zone: tzinfo, settings: ChurnPart
+) -> Interactions:
+    """The same for many customers, without a look at each event."""
+    stored = _in_order(stored)
+    detail, number = stored.detail.copy(), stored.number.copy()
+    delivered = np.flatnonzero((stored.kind == EVENT_CODE["order.delivered"]) & np.isfinite(number))
+    promised = local_days(number[delivered].astype(np.int64), zone)
+    number[delivered] = local_days(stored.moment[delivered], zone) - promised
+    named = np.flatnonzero(detail <= -2)
+    if named.size:
+        known = [(DETAILS["custom.recorded"].index(kind), weight) for kind, weight in custom_weights(settings).values()]
+        codes, weights = (np.array(column) for column in zip(*known, strict=True))
+        place = -2 - detail[named]
+        detail[named], number[named] = codes[place], weights[place]
+    hashes = np.array(sorted(stored.words), dtype=np.int64)
+
+    def place_of(words: NDArray[np.int64]) -> NDArray[np.int64]:
+        if not hashes.size:
+            return np.full(words.size, -1)
+        place = np.minimum(np.searchsorted(hashes, words), hashes.size - 1)
+        return np.where(hashes[place] == words, place, -1)
+
+    columns = event_columns(
+        stored.customer,
+        stored.kind,
+        stored.moment / 1e6 / 86_400,
+        detail=detail,
+        number=number,
+        scale=stored.scale,
+        subject=stored.subject,
+        reason=place_of(stored.reason),
+        text=place_of(stored.text),
+    )
+    texts = read_texts([stored.words[found] for found in hashes.tolist()])
+    return Interactions(customers, as_of, zone, stored.event_ids, stored.moment, columns, texts)
+
+
+def _in_order(stored: StoredEvents) -> StoredEvents:
+    """By customer, moment and id, so that of evidence of equal weight the same is named whoever asks."""
+    order = np.lexsort((stored.moment, stored.customer))
+    same = (np.diff(stored.customer[order]) == 0) & (np.diff(stored.moment[order]) == 0)
+    if same.any():
+        rows = order[np.append(same, False) | np.append(False, same)].tolist()
+        rank = np.zeros(order.size, dtype=np.int64)
+        rank[sorted(rows, key=lambda row: stored.event_ids[row])] = np.arange(len(rows))
+        order = np.lexsort((rank, stored.moment, stored.customer))
+    columns = {field.name: getattr(stored, field.name) for field in fields(stored)}
+    arrays: dict[str, Any] = {name: column[order] for name, column in columns.items() if isinstance(column, np.ndarray)}
+    return replace(stored, **arrays)
 
 
 @dataclass(frozen=True)
 class ChurnTypes:
-    """The answer for n customers: verdicts, and the evidence of each in the contract's words."""
+    """The answer for n customers: verdicts, and the evidence of each in the contract's words, as JSON or None."""
 
     verdicts: Verdicts
-    evidence: list[list[dict[str, Any]]]
+    evidence: list[str | None]
 
 
 def silent_types(customers: int, weights: EvidenceWeights) -> ChurnTypes:
@@ -112,7 +192,7 @@ def silent_types(customers: int, weights: EvidenceWeights) -> ChurnTypes:
         speaks_for=nothing,
         contradicted_by=nothing,
     )
-    return ChurnTypes(verdicts, [[] for _ in range(customers)])
+    return ChurnTypes(verdicts, [None] * customers)
 
 
 def type_customers(
@@ -127,43 +207,47 @@ def type_customers(
     return ChurnTypes(verdicts, _evidence(interactions, verdicts))
 
 
-def _evidence(interactions: Interactions, verdicts: Verdicts) -> list[list[dict[str, Any]]]:
-    told = []
+def _evidence(interactions: Interactions, verdicts: Verdicts) -> list[str | None]:
+    quoted = json.JSONEncoder().encode
+    occurred_at = [f'"{moment}"' for moment in _shown(interactions.moments[verdicts.event])]
+    kinds = interactions.columns.kind[verdicts.event].tolist()
     columns = (verdicts.event, verdicts.signal, verdicts.weight, verdicts.speaks_for, verdicts.contradicted_by)
-    for row, signal, weight, speaks_for, against in zip(*(column.tolist() for column in columns), strict=True):
-        event = interactions.events[row]
-        told.append(
-            {
-                "event_id": event.event_id,
-                "event_type": event.type,
-                "occurred_at": show_instant(event.occurred_at),
-                "weight": round(weight, 4),
-                "speaks_for": TYPES[speaks_for],
-                "phrase": _phrase(interactions, row, SIGNALS[signal].code),
-                "contradicted_by": _contradiction(interactions, against),
-            }
-        )
+    rows = zip(*(column.tolist() for column in columns), kinds, occurred_at, strict=True)
+    told = [
+        f'{{"event_id": {quoted(interactions.event_ids[row])}, "event_type": "{EVENT_TYPES[kind]}",'
+        f' "occurred_at": {moment}, "weight": {round(weight, 4)}, "speaks_for": "{TYPES[speaks_for]}",'
+        f' "phrase": {_phrase(interactions, row, signal)}, "contradicted_by": {_contradiction(interactions, against)}}}'
+        for row, signal, weight, speaks_for, against, kind, moment in rows
+    ]
     bounds = verdicts.offsets.tolist()
-    return [told[start:stop] for start, stop in pairwise(bounds)]
+    return [f"[{', '.join(told[start:stop])}]" if start < stop else None for start, stop in pairwise(bounds)]
 
 
-def _phrase(interactions: Interactions, row: int, signal: str) -> str | None:
-    """The words that a signal was found in, where it was found in words."""
-    theme = _THEME_OF.get(signal)
+def _shown(moments: NDArray[np.int64]) -> list[str]:
+    """As ``app.scalars.show_instant`` shows them."""
+    stamps = moments.astype("datetime64[us]")
+    whole = moments % 1_000_000 == 0
+    shown = np.where(whole, np.datetime_as_string(stamps, unit="s"), np.datetime_as_string(stamps, unit="us"))
+    return [f"{moment}Z" for moment in shown.tolist()]
+
+
+def _phrase(interactions: Interactions, row: int, signal: int) -> str:
+    """The words that a signal was found in, where it was found in words, as JSON."""
+    theme = _THEME_OF.get(SIGNALS[signal].code)
     if theme not in THEMES:
-        return None
+        return "null"
     for text in (int(interactions.columns.reason[row]), int(interactions.columns.text[row])):
         found = (phrase.words for phrase in interactions.texts.phrases[text] if phrase.theme == theme)
         words = next(found, None) if text >= 0 else None
         if words is not None:
-            return words
-    return None
+            return json.dumps(words)
+    return "null"
 
 
-def _contradiction(interactions: Interactions, row: int) -> str | None:
+def _contradiction(interactions: Interactions, row: int) -> str:
     if row >= 0:
-        return interactions.events[row].event_id
-    return "later_order" if row == LATER_ORDER else None
+        return json.dumps(interactions.event_ids[row])
+    return '"later_order"' if row == LATER_ORDER else "null"
 
 
 def learn_from_labels(

@@ -5,12 +5,14 @@ latest: a run that fails or is killed leaves nothing behind, and is done again f
 """
 
 import asyncio
+import contextlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +21,24 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import audit
+from app.analytics.booking import WINDOW_FIGURES, add_up, empty_figures
 from app.analytics.churn_learning import Learned
 from app.analytics.clv import PurchaseDays
 from app.analytics.pareto import ParetoCurve
 from app.analytics.population import TotalTooLarge
-from app.churn_typing import interactions_of, learn_from_labels
+from app.churn_typing import StoredEvents, encoded_interactions, interactions_of, learn_from_labels
 from app.errors import InvalidRequest, NotFound
 from app.rejections import explain
-from app.scoring import Fitted, FittedPopulation, FittedRun, Population, day_number, fit_population, score_population
+from app.scoring import (
+    Fitted,
+    FittedPopulation,
+    FittedRun,
+    Population,
+    day_number,
+    fit_models,
+    fit_population,
+    score_columns,
+)
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store import queue
@@ -34,7 +46,6 @@ from app.store import runs as run_store
 from app.store import scores as score_store
 from app.store import workspaces as workspace_store
 from app.store.engine import autocommit, is_outage
-from app.store.figures import FIGURE_COLUMNS
 from app.store.workspaces import KeyHolder, Workspace
 from app.workspace_settings import WorkspaceSettings, merged
 
@@ -44,7 +55,10 @@ LARGE_RUN_CUSTOMERS = 20_000
 """From here on a run has a partition of its own; smaller ones share one."""
 
 CUSTOMERS_A_WRITE = 20_000
+INTERACTIONS_A_WRITE = 300_000
 MOST_LABELS = 20_000
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,14 +254,16 @@ async def _fail(engine: AsyncEngine, run_id: int, code: str, detail: str) -> Non
 async def _execute(engine: AsyncEngine, run: Row[Any], ending: asyncio.Event) -> None:
     workspace = await _workspace(engine, run.workspace_id)
     settings = WorkspaceSettings.model_validate_json(run.settings)
-    population, purchase_days = await _read(engine, workspace, run, settings, ending)
+    population, purchase_days, interaction_counts = await _read(engine, workspace, run, settings, ending)
     try:
         learned = await _learn(engine, workspace, run, settings, population)
-        fit = await asyncio.to_thread(fit_population, population, settings, purchase_days, learned)
+        models = await asyncio.to_thread(fit_models, population, settings, purchase_days)
+        del purchase_days  # Their room is needed for the values.
+        fit = await asyncio.to_thread(fit_population, population, settings, models, learned)
     except TotalTooLarge:
         raise _too_large() from None
     await _report(engine, run.id, 0.4, len(population.customer_ids), ending)
-    await _write(engine, workspace, run, settings, population, fit, ending)
+    await _write(engine, workspace, run, settings, population, fit, interaction_counts, ending)
 
 
 async def _workspace(engine: AsyncEngine, workspace_id: int) -> Workspace:
@@ -263,42 +279,38 @@ def _too_large() -> RunFailed:
 
 async def _read(
     engine: AsyncEngine, workspace: Workspace, run: Row[Any], settings: WorkspaceSettings, ending: asyncio.Event
-) -> tuple[Population, PurchaseDays | None]:
-    """All figures, in one snapshot, and all purchase days where predictive models are tried on them."""
-    as_of_day = workspace.local_day(run.as_of)
+) -> tuple[Population, PurchaseDays | None, NDArray[np.int32]]:
+    """All figures, in one snapshot, all purchase days where predictive models are tried on them, and how many
+    interactions each customer had."""
+    as_of_day = day_number(workspace.local_day(run.as_of))
+    window_days = settings.rfm.window_days
     ids: list[str] = []
-    pieces: list[dict[str, NDArray[np.int64]]] = []
-    days: list[NDArray[np.int64]] = []
+    days: list[NDArray[np.int32]] = []
     snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
     async with snapshot.connect() as connection:
-        expected = await population_store.count_customers(connection, workspace.id, run.as_of)
+        size = await population_store.count_customers(connection, workspace.id, run.as_of)
+        # Room for everybody at once: pieces that are joined in the end would take it twice.
+        figures = empty_figures(size, window_days)
+        interaction_counts = np.zeros(size, dtype=np.int32)
         try:
-            async for piece_ids, piece in population_store.read_population(
-                connection, workspace.id, run.as_of, as_of_day, settings.rfm.window_days
-            ):
-                if settings.clv.model != "textbook":
-                    after = ids[-1] if ids else ""
-                    days.append(
-                        await population_store.read_purchase_days(
-                            connection, workspace.id, run.as_of, after, piece_ids[-1]
-                        )
-                    )
-                ids += piece_ids
-                pieces.append(piece)
-                await _report(engine, run.id, 0.3 * len(ids) / max(expected, 1), len(ids), ending)
+            async with _one_ahead(population_store.read_population(connection, workspace.id, run.as_of)) as read:
+                async for piece in read:
+                    rows = slice(len(ids), len(ids) + len(piece.customer_ids))
+                    into = {name: column[rows] for name, column in figures.items()}
+                    days.append(await asyncio.to_thread(add_up, piece.bookings, into, as_of_day, window_days))
+                    interaction_counts[rows] = piece.interaction_counts
+                    ids += piece.customer_ids
+                    await _report(engine, run.id, 0.3 * len(ids) / size, len(ids), ending)
         except TotalTooLarge:
             raise _too_large() from None
-    names = pieces[0] if pieces else FIGURE_COLUMNS
-    figures = {
-        name: np.concatenate([piece[name] for piece in pieces]) if pieces else np.zeros(0, dtype=np.int64)
-        for name in names
-    }
+    if window_days is None:
+        figures |= {name: figures[lifetime] for name, lifetime in WINDOW_FIGURES.items()}
     purchase_days = None
-    if days:
+    if days and settings.clv.model != "textbook":
         # The days come by customer, as many of each as the figures count.
-        customer = np.repeat(np.arange(len(ids)), figures["purchase_days"])
+        customer = np.repeat(np.arange(len(ids), dtype=np.int32), figures["purchase_days"])
         purchase_days = PurchaseDays(customer, np.concatenate(days))
-    return Population(day_number(as_of_day), ids, figures), purchase_days
+    return Population(as_of_day, ids, figures), purchase_days, interaction_counts
 
 
 async def _write(
@@ -308,6 +320,7 @@ async def _write(
     settings: WorkspaceSettings,
     population: Population,
     fit: FittedPopulation,
+    interaction_counts: NDArray[np.int32],
     ending: asyncio.Event,
 ) -> None:
     """Store all scores and make the run the latest, in one transaction."""
@@ -316,16 +329,12 @@ async def _write(
     async with engine.begin() as connection:
         if partition != score_store.SHARED_PARTITION:
             await score_store.make_partition(connection, partition)
-        for start in range(0, size, CUSTOMERS_A_WRITE):
-            rows = slice(start, start + CUSTOMERS_A_WRITE)
-            part = population.part(rows)
-            events = await interaction_store.read_interactions_of_range(
-                connection, workspace.id, part.customer_ids[0], part.customer_ids[-1], run.as_of
-            )
-            scores = await asyncio.to_thread(_score, workspace, run, settings, part, events, fit, rows)
-            await score_store.copy_scores(connection, workspace.id, run.id, partition, scores)
-            await _report(engine, run.id, 0.4 + 0.5 * min(rows.stop, size) / size, size, ending)
-        await score_store.copy_to_history(connection, run.id, partition, run.as_of)
+        scored = _scored(engine, workspace, run, settings, population, fit, interaction_counts, partition)
+        async with _one_ahead(scored) as ahead:
+            async for done, rows, history in ahead:
+                await score_store.copy_scores(connection, partition, rows)
+                await score_store.copy_to_history(connection, history)
+                await _report(engine, run.id, 0.4 + 0.5 * done / size, size, ending)
         if partition != score_store.SHARED_PARTITION:
             await score_store.attach_partition(connection, partition)
         await run_store.succeed_run(
@@ -342,20 +351,82 @@ async def _write(
             await score_store.drop_scores(connection, old.id, old.partition)
 
 
+async def _scored(
+    engine: AsyncEngine,
+    workspace: Workspace,
+    run: Row[Any],
+    settings: WorkspaceSettings,
+    population: Population,
+    fit: FittedPopulation,
+    interaction_counts: NDArray[np.int32],
+    partition: int,
+) -> AsyncGenerator[tuple[int, list[bytes], list[bytes]], None]:
+    """How many customers are scored by then, and the rows that store the last of them and their history."""
+    custom_names = list(settings.churn.custom_events)
+    for rows in _pieces(interaction_counts):
+        part = population.part(rows)
+        stored = None
+        if interaction_counts[rows].any():
+            async with autocommit(engine).connect() as connection:
+                stored = await interaction_store.read_encoded_interactions(
+                    connection,
+                    workspace.id,
+                    part.customer_ids,
+                    run.as_of,
+                    custom_names,
+                    trust_sender=settings.churn.trust_custom_events,
+                )
+        scores, history = await asyncio.to_thread(_score, workspace, run, settings, part, stored, fit, rows, partition)
+        yield rows.stop, scores, history
+
+
+def _pieces(interaction_counts: NDArray[np.int32]) -> Iterator[slice]:
+    """Customers that are scored at a time: so many that neither they nor their interactions are too many."""
+    size = interaction_counts.size
+    before = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(interaction_counts, dtype=np.int64)))
+    start = 0
+    while start < size:
+        most = int(np.searchsorted(before, before[start] + INTERACTIONS_A_WRITE, side="right")) - 1
+        stop = min(max(most, start + 1), start + CUSTOMERS_A_WRITE, size)
+        yield slice(start, stop)
+        start = stop
+
+
+@contextlib.asynccontextmanager
+async def _one_ahead(items: AsyncGenerator[Item, None]) -> AsyncIterator[AsyncIterator[Item]]:
+    """The items; the next is made while the caller works on one."""
+    following = asyncio.ensure_future(anext(items, None))
+
+    async def each() -> AsyncIterator[Item]:
+        nonlocal following
+        while (item := await following) is not None:
+            following = asyncio.ensure_future(anext(items, None))
+            yield item
+
+    try:
+        yield each()
+    finally:
+        # Left to end: a statement that is cut short would spoil its connection.
+        await asyncio.gather(following, return_exceptions=True)
+        await items.aclose()
+
+
 def _score(
     workspace: Workspace,
     run: Row[Any],
     settings: WorkspaceSettings,
     part: Population,
-    events: Sequence[Row[Any]],
+    stored: StoredEvents | None,
     fit: FittedPopulation,
     rows: slice,
-) -> list[tuple[Any, ...]]:
-    """The rows that store the scores of ``rows`` of the population; evidence as the JSON text that its column takes."""
+    partition: int,
+) -> tuple[list[bytes], list[bytes]]:
+    """The scores of ``rows`` of the population and their history, as they are stored."""
     interactions = None
-    if events:
-        interactions = interactions_of(events, part.customer_ids, run.as_of, workspace.time_zone, settings.churn)
-    scores = score_population(
+    if stored is not None and stored.event_ids.size:
+        size = len(part.customer_ids)
+        interactions = encoded_interactions(stored, size, run.as_of, workspace.time_zone, settings.churn)
+    scores = score_columns(
         part,
         settings,
         fit.fitted,
@@ -364,31 +435,40 @@ def _score(
         clv=fit.clv.part(rows),
         cumulative_share=fit.cumulative_share[rows],
     )
-    return [row._replace(evidence=json.dumps(row.evidence)) if row.evidence else row for row in scores]  # type: ignore[arg-type]
+    return (
+        list(score_store.encode_scores(scores, workspace.id, run.id, partition)),
+        list(score_store.encode_history(scores, workspace.id, run.id, run.as_of)),
+    )
 
 
 async def _learn(
     engine: AsyncEngine, workspace: Workspace, run: Row[Any], settings: WorkspaceSettings, population: Population
 ) -> Learned | None:
     """Learn churn types from people's verdicts on customers of the population; None where there are none."""
-    place = {customer_id: index for index, customer_id in enumerate(population.customer_ids)}
     async with autocommit(engine).connect() as connection:
         labels = await interaction_store.read_labels(connection, workspace.id, run.as_of, MOST_LABELS)
-        labels = [label for label in labels if label.customer_id in place]
+        places = [_place_of(population.customer_ids, label.customer_id) for label in labels]
+        labels = [label for label, place in zip(labels, places, strict=True) if place is not None]
         if not labels:
             return None
         ids = [label.customer_id for label in labels]
         events = await interaction_store.read_interactions(connection, workspace.id, ids, run.as_of)
     interactions = interactions_of(events, ids, run.as_of, workspace.time_zone, settings.churn)
-    rows = np.array([place[customer_id] for customer_id in ids])
-    arrays = population.arrays
+    rows = np.array([place for place in places if place is not None])
+    arrays = population.at(rows).arrays
     return await asyncio.to_thread(
         learn_from_labels,
         interactions,
-        arrays.last_purchase_day[rows],
-        arrays.has_order[rows],
+        arrays.last_purchase_day,
+        arrays.has_order,
         [label.type for label in labels],
     )
+
+
+def _place_of(customer_ids: Sequence[str], customer_id: str) -> int | None:
+    """The place of a customer among ids that rise; None where there is no such customer."""
+    place = bisect_left(customer_ids, customer_id)
+    return place if place < len(customer_ids) and customer_ids[place] == customer_id else None
 
 
 def _curve(curve: ParetoCurve) -> dict[str, list[float]]:

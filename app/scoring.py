@@ -3,11 +3,12 @@
 Pure: figures in, scores out. ``app.live`` and ``app.runs`` bring the figures from the store.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,18 +19,21 @@ from app.analytics.churn import AT_RISK, CHURNED, STATES, churn_state
 from app.analytics.churn_learning import Learned
 from app.analytics.clv import ClvFit, ClvValues, PurchaseDays, fit_clv, value_clv
 from app.analytics.lifecycle import STAGES, STATUSES, lifecycle_stage, lifecycle_status
-from app.analytics.pareto import GRADES, AbcFit, ParetoCurve, fit_abc, grade_by_boundaries
-from app.analytics.population import UNITS_PER_CURRENCY
+from app.analytics.pareto import GRADES, AbcFit, AbcResult, ParetoCurve, fit_abc, grade_by_boundaries
+from app.analytics.population import UNITS_LIMIT, UNITS_PER_CURRENCY
 from app.analytics.rfm import RfmFit, fit_rfm, score_rfm, score_text
 from app.analytics.signals import SUBTYPES, TYPES
 from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, MONEY_FIGURES, CustomerFigures
 from app.churn_typing import ChurnFit, ChurnTypes, Interactions, expert_weights, silent_types, type_customers
-from app.scalars import money_of
+from app.score_columns import Column, Documents, Moneys, Names, RealLists, Reals, ScoreColumns, Wholes
 from app.workspace_settings import WorkspaceSettings
 
 EPOCH_DAY = date(1970, 1, 1)
 SIGNIFICANT_DIGITS = 9
-CUSTOMERS_A_PIECE = 50_000
+VALUING_THREADS = 2
+"""NumPy computes outside of the interpreter's lock."""
+
+CUSTOMERS_A_PIECE = 25_000
 """So many are valued at once: their distributions take more room than their values."""
 
 
@@ -56,9 +60,9 @@ class Population:
     customer_ids: Sequence[str]
     figures: Mapping[str, NDArray[Any]]
 
-    @cached_property
+    @property
     def arrays(self) -> CustomerFigures:
-        """As the scores read them: money as float64."""
+        """As the scores read them: money as float64. Made anew each time, since for millions it takes much room."""
         money: dict[str, Any] = {name: _as_floats(self.figures[name]) for name in MONEY_FIGURES}
         whole: dict[str, Any] = {name: self.figures[name] for name in COUNT_FIGURES + DAY_FIGURES}
         return CustomerFigures(as_of_day=self.as_of_day, **whole, **money)
@@ -68,11 +72,16 @@ class Population:
         return self.figures[net] - self.figures[cost] if basis == "margin" else self.figures[net]
 
     def part(self, rows: slice) -> "Population":
+        """Customers that follow one another."""
         return Population(
             self.as_of_day,
             self.customer_ids[rows],
             {name: column[rows] for name, column in self.figures.items()},
         )
+
+    def at(self, rows: NDArray[np.intp]) -> "Population":
+        """The figures of customers in any order, without their ids."""
+        return Population(self.as_of_day, (), {name: column[rows] for name, column in self.figures.items()})
 
 
 @dataclass(frozen=True)
@@ -112,16 +121,22 @@ class FittedPopulation:
     curve: ParetoCurve
 
 
-def fit_population(
-    population: Population,
-    settings: WorkspaceSettings,
-    purchase_days: PurchaseDays | None = None,
-    learned: Learned | None = None,
-) -> FittedPopulation:
-    """Fit everything that depends on all customers together; rows in the order of customer_id ("C" collation).
+@dataclass(frozen=True)
+class PopulationModels:
+    """What is fitted to a population's figures, and its customers' segments: codes (n,) by ``rfm``."""
 
-    ``purchase_days`` are needed where the settings leave the choice of the model to a contest. ``learned`` is what
-    learning churn types from labels came to, None where there are no labels.
+    rfm: RfmFit
+    segment: NDArray[np.int8]
+    abc: AbcResult
+    clv: ClvFit
+
+
+def fit_models(
+    population: Population, settings: WorkspaceSettings, purchase_days: PurchaseDays | None = None
+) -> PopulationModels:
+    """Fit RFM, ABC and lifetime value; rows in the order of customer_id ("C" collation).
+
+    ``purchase_days`` are needed where the settings leave the choice of the model to a contest.
     """
     arrays = population.arrays
     recency: dict[str, Any] = {
@@ -148,6 +163,17 @@ def fit_population(
         lifespan_years=settings.clv.lifespan_years,
         purchase_days=purchase_days,
     )
+    return PopulationModels(rfm, segment, abc, clv)
+
+
+def fit_population(
+    population: Population, settings: WorkspaceSettings, models: PopulationModels, learned: Learned | None = None
+) -> FittedPopulation:
+    """Fit everything that depends on all customers together, and value them by it.
+
+    ``learned`` is what learning churn types from labels came to, None where there are no labels.
+    """
+    rfm, segment, abc, clv = models.rfm, models.segment, models.abc, models.clv
     values = _value_in_pieces(population, settings, clv, segment)
     historical = population.on_basis(settings.clv.basis, "net_spend", "net_cost")
     churn = ChurnFit(
@@ -178,14 +204,23 @@ def _value(
 def _value_in_pieces(
     population: Population, settings: WorkspaceSettings, fit: ClvFit, segment: NDArray[np.int8]
 ) -> ClvValues:
-    """The values of a whole population over the horizon of the settings, in bounded memory."""
-    pieces = [
-        _value(population.part(rows), settings, fit, segment[rows], settings.clv.horizon_days)
-        for rows in (
-            slice(start, start + CUSTOMERS_A_PIECE) for start in range(0, max(segment.size, 1), CUSTOMERS_A_PIECE)
-        )
-    ]
-    return ClvValues.joined(pieces)
+    """The values of a whole population over the horizon of the settings, in bounded memory.
+
+    Customers of like histories are valued together: what the models tabulate for a history, they tabulate once.
+    """
+    figures = population.figures
+    order = np.lexsort((figures["last_purchase_day"], figures["first_purchase_day"], figures["purchase_days"]))
+    values = ClvValues(*(np.empty(segment.size) for _ in ClvValues.__slots__))
+
+    def value(rows: NDArray[np.intp]) -> None:
+        found = _value(population.at(rows), settings, fit, segment[rows], settings.clv.horizon_days)
+        for name in ClvValues.__slots__:
+            getattr(values, name)[rows] = getattr(found, name)
+
+    pieces = [order[start : start + CUSTOMERS_A_PIECE] for start in range(0, segment.size, CUSTOMERS_A_PIECE)]
+    with ThreadPoolExecutor(VALUING_THREADS) as threads:
+        deque(threads.map(value, pieces), maxlen=0)
+    return values
 
 
 def _churn_calibration(clv: ClvFit) -> dict[str, Any] | None:
@@ -227,7 +262,7 @@ class ScoreRow(NamedTuple):
     churn_type: str | None
     churn_subtype: str | None
     type_probabilities: list[float] | None
-    evidence: list[dict[str, Any]] | None
+    evidence: str | None
     action: str | None
     lifecycle_status: str
     lifecycle_stage: str | None
@@ -240,9 +275,23 @@ def score_population(
     *,
     horizon_days: int,
     interactions: Interactions | None = None,
+) -> list[ScoreRow]:
+    """Score a few customers, a row each; see ``score_columns``."""
+    scores = score_columns(population, settings, fitted, horizon_days=horizon_days, interactions=interactions)
+    columns = (scores.customer_ids, *(column.to_list() for column in scores.columns.values()))
+    return [ScoreRow(*row) for row in zip(*columns, strict=True)]
+
+
+def score_columns(
+    population: Population,
+    settings: WorkspaceSettings,
+    fitted: Fitted | None,
+    *,
+    horizon_days: int,
+    interactions: Interactions | None = None,
     clv: ClvValues | None = None,
     cumulative_share: NDArray[np.float64] | None = None,
-) -> list[ScoreRow]:
+) -> ScoreColumns:
     """Score customers, with the fit of a run or, where there is none, with what needs no population.
 
     ``interactions`` are those of the same customers, None where there are none. ``clv`` are their values by ``fitted``
@@ -253,6 +302,7 @@ def score_population(
     size = has_order.size
     days_since = arrays.days_since_last_order
     no_code = np.full(size, -1, dtype=np.int8)
+    unknown = np.full(size, np.nan)
     segments: tuple[str, ...] = ()
     r = f = m = segment = grade = no_code
     abc_units = population.on_basis(settings.abc.basis, "net_spend", "net_cost")
@@ -294,46 +344,43 @@ def score_population(
     current = population.on_basis(settings.clv.basis, "year_net_spend", "year_cost")
     types = _churn_types(population, fitted, interactions)
     leaving = np.isin(state, (AT_RISK, CHURNED))
-    null: list[None] = [None] * size
-    predicted = _units(clv.predicted) if clv else null
-    total = [None if p is None else int(h) + p for h, p in zip(historical.tolist(), predicted, strict=True)]
+    clv = clv or ClvValues(*[unknown] * 7)
+    predicted = _as_money(clv.predicted)
     tiers = fitted.churn.tiers if fitted else None
-    worth = _as_floats(historical) + clv.predicted if clv else np.full(size, np.nan)
+    worth = _as_floats(historical) + clv.predicted
     verdicts = types.verdicts
-    probabilities = _significant(verdicts.probabilities).tolist()
     action = recommended_action(state, verdicts.type, verdicts.subtype, verdicts.lever, grade, clv_tier(worth, tiers))
-    columns: tuple[Sequence[Any], ...] = (
-        population.customer_ids,
-        [days if known else None for days, known in zip(days_since.tolist(), has_order.tolist(), strict=True)],
-        arrays.window_order_count.tolist(),
-        _money(population.figures["window_net_spend"].tolist()),
-        _grades(r),
-        _grades(f),
-        _grades(m),
-        _names(segment, segments),
-        _names(grade, GRADES),
-        _money(abc_units.tolist()),
-        null if cumulative_share is None else _floats(cumulative_share),
-        _money(historical.tolist()),
-        _money(current.tolist()),
-        _money(predicted),
-        _money(total),
-        _floats(clv.expected_purchases) if clv else null,
-        _money(_units(clv.expected_purchase_value)) if clv else null,
-        _floats(clv.p_alive) if clv else null,
-        _money(_units(clv.interval_low)) if clv else null,
-        _money(_units(clv.interval_high)) if clv else null,
-        _names(state, STATES),
-        _floats(clv.churn_probability) if clv else null,
-        _names(np.where(leaving, verdicts.type, -1), TYPES),
-        _names(np.where(leaving, verdicts.subtype, -1), SUBTYPES),
-        [row if told else None for row, told in zip(probabilities, leaving.tolist(), strict=True)],
-        [told or None for told in types.evidence],
-        _names(action, ACTIONS),
-        _names(status, STATUSES),
-        _names(stage, STAGES),
-    )
-    return [ScoreRow(*row) for row in zip(*columns, strict=True)]
+    columns: dict[str, Column] = {
+        "days_since_last_order": Wholes(days_since, has_order),
+        "order_count": Wholes(arrays.window_order_count),
+        "net_spend": Moneys(population.figures["window_net_spend"]),
+        "r": Wholes(r, r >= 0),
+        "f": Wholes(f, f >= 0),
+        "m": Wholes(m, m >= 0),
+        "segment": Names(segment, segments),
+        "abc_grade": Names(grade, GRADES),
+        "abc_net_spend": Moneys(abc_units),
+        "cumulative_share": Reals(unknown if cumulative_share is None else _significant(cumulative_share)),
+        "clv_historical": Moneys(historical),
+        "clv_current": Moneys(current),
+        "clv_predicted": predicted,
+        "clv_total": Moneys(_sum(historical, predicted.units), predicted.known),
+        "expected_purchases": Reals(_significant(clv.expected_purchases)),
+        "expected_purchase_value": _as_money(clv.expected_purchase_value),
+        "p_alive": Reals(_significant(clv.p_alive)),
+        "interval_low": _as_money(clv.interval_low),
+        "interval_high": _as_money(clv.interval_high),
+        "churn_state": Names(state, STATES),
+        "churn_probability": Reals(_significant(clv.churn_probability)),
+        "churn_type": Names(np.where(leaving, verdicts.type, -1), TYPES),
+        "churn_subtype": Names(np.where(leaving, verdicts.subtype, -1), SUBTYPES),
+        "type_probabilities": RealLists(_significant(verdicts.probabilities), leaving),
+        "evidence": Documents(types.evidence),
+        "action": Names(action, ACTIONS),
+        "lifecycle_status": Names(status, STATUSES),
+        "lifecycle_stage": Names(stage, STAGES),
+    }
+    return ScoreColumns(population.customer_ids, columns)
 
 
 def _churn_types(population: Population, fitted: Fitted | None, interactions: Interactions | None) -> ChurnTypes:
@@ -351,14 +398,22 @@ def rfm_text(row: ScoreRow, k: int) -> str | None:
     return score_text(row.r, row.f, row.m, k)
 
 
-def _units(money: NDArray[np.float64]) -> list[int | None]:
+def _as_money(money: NDArray[np.float64]) -> Moneys:
     """Money as the ten-thousandths nearest to it, null where it is not known."""
     rounded = np.rint(money * UNITS_PER_CURRENCY)
-    return [None if units != units else int(units) for units in rounded.tolist()]
+    known = ~np.isnan(rounded)
+    rounded[~known] = 0.0
+    fits = float(np.abs(rounded).max(initial=0.0)) < UNITS_LIMIT
+    units = rounded.astype(np.int64) if fits else np.array([int(value) for value in rounded.tolist()], dtype=np.object_)
+    return Moneys(units, known)
 
 
-def _money(units: Sequence[int | None]) -> list[Decimal | None]:
-    return [None if one is None else money_of(one) for one in units]
+def _sum(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+    """The exact sum of money in ten-thousandths, whatever its size."""
+    most = max((int(np.abs(units).max()) for units in (one, other) if units.size), default=0)
+    exact = np.int64 if most < UNITS_LIMIT // 2 else np.object_
+    total: NDArray[Any] = one.astype(exact) + other.astype(exact)
+    return total
 
 
 def _significant(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -367,19 +422,6 @@ def _significant(values: NDArray[np.float64]) -> NDArray[np.float64]:
     exponent = np.floor(np.log10(np.abs(values, where=finite, out=np.ones_like(values))))
     scale = 10.0 ** (SIGNIFICANT_DIGITS - 1 - exponent)
     return np.where(finite, np.rint(values * scale) / scale, values)
-
-
-def _floats(values: NDArray[np.float64]) -> list[float | None]:
-    return [None if value != value else value for value in _significant(values).tolist()]
-
-
-def _grades(codes: NDArray[np.int8]) -> list[int | None]:
-    return [None if code < 0 else code for code in codes.tolist()]
-
-
-def _names(codes: NDArray[Any], names: Sequence[str]) -> list[str | None]:
-    named = [*names, None]  # a code of −1 is null
-    return [named[code] for code in codes.tolist()]
 
 
 @dataclass(frozen=True)

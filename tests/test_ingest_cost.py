@@ -11,7 +11,7 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app import ingest
+from app import ingest, recording, transactions
 from app.candidates import prepare
 from app.ingest import EventRecorder
 from app.recording import record_rows
@@ -107,12 +107,12 @@ async def test_single_events_that_come_together_share_transactions(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace, _ = await make_workspace(engine)
-    transactions = 0
-    committed = ingest.committed
+    count = 0
+    committed = transactions.committed
 
     async def counted(*arguments: Any) -> Any:
-        nonlocal transactions
-        transactions += 1
+        nonlocal count
+        count += 1
         return await committed(*arguments)
 
     monkeypatch.setattr(ingest, "committed", counted)
@@ -121,7 +121,7 @@ async def test_single_events_that_come_together_share_transactions(
         *(recorder.record(workspace, orders(f"c-{number}", [1]), NOW) for number in range(200))
     )
     assert all(receipt.accepted == 1 for receipt in receipts)
-    assert transactions <= 3
+    assert count <= 3
     async with engine.connect() as connection:
         stored = await connection.execute(
             text("SELECT count(*) FROM events WHERE workspace_id = :id"), {"id": workspace.id}
@@ -135,7 +135,7 @@ async def test_an_event_that_fails_hurts_none_of_those_it_shares_a_transaction_w
     """A fault of ours that validation let through: one of the shared rows makes the transaction fail."""
     workspace, _ = await make_workspace(engine)
     recorder = EventRecorder(engine, turns=4)
-    record_rows = ingest.record_rows
+    record_rows = recording.record_rows
 
     async def fail(connection: AsyncConnection, workspace: Workspace, rows: Any, *arguments: Any) -> Any:
         if any(row.customer_id == "c-13" for row in rows):

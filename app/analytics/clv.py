@@ -27,8 +27,8 @@ Model = Literal["auto", "textbook", "bg_nbd", "mbg_nbd", "pareto_nbd", "mbg_cnbd
 class PurchaseDays:
     """Every purchase day of a population, one row each: arrays (m,) of the customer's row and the day's number."""
 
-    customer: NDArray[np.int64]
-    day: NDArray[np.int64]
+    customer: NDArray[np.integer]
+    day: NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def fit_clv(
     )
     splits: list[contests.Split] = []
     if purchase_days is not None:
-        place = np.full(figures.has_order.size, -1)
+        place = np.full(figures.has_order.size, -1, dtype=np.int32)
         place[buyers] = np.arange(buyers.size)
         splits = contests.cut(place[purchase_days.customer], purchase_days.day, figures.as_of_day)
     record = None

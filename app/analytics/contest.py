@@ -120,13 +120,15 @@ def cut(customer: ArrayLike, day: ArrayLike, as_of_day: int, origins: Sequence[f
     list of Split
         One for each origin that leaves a holdout of `MINIMUM_HOLDOUT_DAYS`.
     """
-    customer, day = np.asarray(customer, dtype=np.intp), np.asarray(day, dtype=np.int64)
+    # Small integers stay small: there are several days a customer.
+    customer, day = np.asarray(customer), np.asarray(day)
     known = day <= as_of_day
-    customer, day = customer[known], day[known]
+    if not known.all():
+        customer, day = customer[known], day[known]
     if customer.size == 0:
         return []
     start = int(day.min())
-    first = np.full(int(customer.max()) + 1, np.iinfo(np.int64).max)
+    first = np.full(int(customer.max()) + 1, np.iinfo(day.dtype).max, dtype=day.dtype)
     np.minimum.at(first, customer, day)
     splits = []
     for share in origins:

@@ -7,7 +7,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import asyncpg
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -180,3 +180,17 @@ async def driver_connection(connection: AsyncConnection) -> Any:
     """The asyncpg connection below, for COPY."""
     raw = await connection.get_raw_connection()
     return raw.driver_connection
+
+
+async def copy_from_query(connection: AsyncConnection, statement: TextClause, values: Mapping[str, Any]) -> bytearray:
+    """What a query answers, as binary COPY has it."""
+    compiled = statement.compile(dialect=_DIALECT)
+    received = bytearray()
+
+    async def receive(data: bytes) -> None:
+        received.extend(data)
+
+    driver = await driver_connection(connection)
+    arguments = (values[name] for name in compiled.positiontup or ())
+    await driver.copy_from_query(str(compiled), *arguments, output=receive, format="binary")
+    return received

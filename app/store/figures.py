@@ -105,6 +105,17 @@ def counted_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)", sinc
     )"""
 
 
+def unadjusted_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)") -> str:
+    """``counted`` of customers whose orders nothing adjusts: a row an order, without looking for adjustments."""
+    return f"""
+    SELECT customer_id, local_day, {_NET} AS net, {_COST} AS cost
+    FROM (
+        SELECT customer_id, local_day, amount, cost, exchange_rate, NULL::numeric AS refunded
+        FROM events
+        WHERE workspace_id = :workspace_id AND {customers} AND occurred_at <= {until} AND {PLACED}
+    ) AS placed"""
+
+
 def days_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)", since: str = "") -> str:
     """The same added up: a row a customer and day on which something is ``booked``."""
     return f"""{counted_sql(customers, until, since)},
@@ -163,14 +174,6 @@ FROM ({_FIRST_DAY} FROM booked) AS days
 GROUP BY customer_id
 """)
 """Every figure of the given customers from their events. Customers with nothing booked have no row."""
-
-FIGURES_OF_CUSTOMER_RANGE = text(f"""
-WITH {days_sql("customer_id > :after AND customer_id <= :until")}
-SELECT customer_id, {_LIFETIME}, {_PERIODS}
-FROM ({_FIRST_DAY} FROM booked) AS days
-GROUP BY customer_id
-""")
-"""The same for the customers of a range of ids."""
 
 LIVE_FIGURES = text(f"""
 WITH {days_sql(_ONE_OF, since=" AND occurred_at > CAST(:since AS timestamptz)")},

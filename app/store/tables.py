@@ -251,8 +251,8 @@ score_history = Table(
     "score_history",
     metadata,
     Column("workspace_id", Integer, primary_key=True),
-    Column("customer_id", IdText, primary_key=True),
     Column("run_id", Integer, primary_key=True),
+    Column("customer_id", IdText, primary_key=True),
     Column("as_of", Instant, nullable=False),
     Column("r", SmallInteger),
     Column("f", SmallInteger),
@@ -263,7 +263,6 @@ score_history = Table(
     Column("clv_total", Numeric),
     Column("churn_state", IdText, nullable=False),
     Column("churn_type", IdText),
-    Index("ix_score_history_run_id", "run_id"),
 )
 
 # Imports, like the queue, stay on the coordinator: few write them, in sequence, and work empties them.

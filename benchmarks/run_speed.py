@@ -1,0 +1,263 @@
+"""A scoring run beside the bare movement of its rows and beside a script of pandas and lifetimes; and its memory.
+
+    python -m benchmarks.run_speed [--customers 1000000] [--memory-customers 3000000] [--rounds 2] [--small]
+
+One server with the service's own settings, one worker as the launcher starts it. The workspace has about three orders
+a customer over two years. In each round, one after the other:
+
+- the run, from the request to `succeeded`, with the model chosen by contest (`auto`) and with the textbook's;
+- the bare movement, by one connection: the orders out (customer, order, moment, day, amount, rate, cost: what a run
+  needs to know) by binary COPY; as many score rows as there are customers, all columns of `scores`, in by binary COPY
+  of bytes prepared before, into a table made in the same transaction; the six indexes of `scores`; commit. The history
+  of scores, which a run stores as well, is left out.
+
+Then the script, once a way (see `lifetimes_script`), for at most `--script-seconds`; the peak memory (VmHWM) of a fresh
+worker with either model, here and at `--memory-customers`; and a run where each customer has ten interactions.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import embedded, runs
+from app.embedded.folder import account_for, temporary_parent
+from app.migrate import migrate
+from app.store.engine import create_engine
+from app.store.workspaces import Workspace
+from benchmarks.large_shop import AS_OF, fill, make_orders
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MODELS = ("auto", "textbook")
+_ORDER_COLUMNS = "customer_id, order_id, occurred_at, local_day, amount, exchange_rate, cost"
+_INDEXES = ("net_spend", "days_since_last_order", "order_count", "clv_total", "churn_probability")
+_A_MESSAGE = 1 << 18
+
+
+@contextlib.contextmanager
+def worker(database_url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process, as the launcher starts it."""
+    environment = {**os.environ, "PERENNIAL_DATABASE_URL": database_url, "PERENNIAL_LOG_LEVEL": "warning"}
+    process = subprocess.Popen([sys.executable, "-m", "app.worker"], cwd=REPOSITORY, env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def peak_megabytes(process: subprocess.Popen[bytes]) -> float:
+    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return float(line.split()[1]) / 1024
+    raise LookupError("no VmHWM")
+
+
+def cpu_seconds(server: subprocess.Popen[bytes], client: int) -> float:
+    """Processor time so far of the server's processes and of a client: on a busy machine steadier than the clock."""
+
+    def times(process_id: int) -> tuple[int, list[int]]:
+        parts = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+        return int(parts[1]), [int(part) for part in parts[11:15]]  # parent; user, system, and of ended children
+
+    ticks = sum(times(server.pid)[1]) + sum(times(client)[1][:2])
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit():
+                parent, (user, system, *_) = times(int(folder.name))
+                ticks += user + system if parent == server.pid else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+async def do_run(engine: AsyncEngine, workspace: Workspace, model: str, working: subprocess.Popen[bytes]) -> float:
+    """Seconds from the request to the end of a run that the worker does."""
+    begun = time.perf_counter()
+    asked = await runs.request_run(engine, workspace, AS_OF, {"clv": {"model": model}})
+    while True:
+        await asyncio.sleep(0.02)
+        record = await runs.get_run(engine, workspace, asked.id)
+        if record.status == "succeeded":
+            return time.perf_counter() - begun
+        if record.status == "failed" or working.poll() is not None:
+            raise RuntimeError(f"the run is {record.status}: {record.error}")
+
+
+async def bare_movement(connection: Any, workspace: Workspace, rows: bytes) -> tuple[float, float, float]:
+    """Seconds of orders out, scores in, and indexes."""
+
+    async def drop(data: bytes) -> None:
+        pass
+
+    async def prepared() -> AsyncIterator[bytes]:
+        for start in range(0, len(rows), _A_MESSAGE):
+            yield rows[start : start + _A_MESSAGE]
+
+    moments = [time.perf_counter()]
+    query = f"SELECT {_ORDER_COLUMNS} FROM events WHERE workspace_id = {workspace.id} AND type = 'order.placed'"
+    await connection.copy_from_query(query, output=drop, format="binary")
+    moments.append(time.perf_counter())
+    async with connection.transaction():
+        await connection.execute("CREATE TABLE bare_scores (LIKE scores INCLUDING DEFAULTS)")
+        await connection.copy_to_table("bare_scores", source=prepared(), format="binary")
+        moments.append(time.perf_counter())
+        await connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
+        await connection.execute("ALTER TABLE bare_scores ADD PRIMARY KEY (partition, run_id, customer_id)")
+        for column in _INDEXES:
+            await connection.execute(f"CREATE INDEX ON bare_scores (partition, run_id, {column}, customer_id)")
+    moments.append(time.perf_counter())
+    await connection.execute("DROP TABLE bare_scores")
+    out, into, indexed = (later - earlier for earlier, later in itertools.pairwise(moments))
+    return out, into, indexed
+
+
+async def stored_scores(connection: Any, workspace: Workspace) -> bytes:
+    """The scores of the latest run as binary COPY has them."""
+    run_id, partition = await connection.fetchrow(
+        "SELECT id, partition FROM runs WHERE workspace_id = $1 AND kept ORDER BY id DESC LIMIT 1", workspace.id
+    )
+    received = bytearray()
+
+    async def keep(data: bytes) -> None:
+        received.extend(data)
+
+    query = f"SELECT * FROM scores WHERE partition = {partition} AND run_id = {run_id} ORDER BY customer_id"
+    await connection.copy_from_query(query, output=keep, format="binary")
+    return bytes(received)
+
+
+async def compare(
+    engine: AsyncEngine, server: embedded.EmbeddedServer, workspace: Workspace, rounds: int
+) -> dict[str, float]:
+    """Runs and bare movements by turns; answers the median seconds of a run of each model."""
+    connection = await asyncpg.connect(server.url, server_settings={"jit": "off"})
+    seconds: dict[str, list[float]] = {model: [] for model in MODELS}
+    ratios: dict[str, list[float]] = {model: [] for model in MODELS}
+    small, _ = await fill(engine, server.url, make_orders(100), "small")
+    with worker(server.url) as working:
+        await do_run(engine, small, "textbook", working)  # The worker has started by then.
+        for number in range(1, rounds + 1):
+            for model in MODELS:
+                before = cpu_seconds(server.process, working.pid)
+                taken = await do_run(engine, workspace, model, working)
+                run_cpu = cpu_seconds(server.process, working.pid) - before
+                # What the server still has to do for the run is not to fall upon its neighbour.
+                await connection.execute("CHECKPOINT")
+                rows = await stored_scores(connection, workspace)
+                before = cpu_seconds(server.process, os.getpid())
+                out, into, indexed = await bare_movement(connection, workspace, rows)
+                bare_cpu = cpu_seconds(server.process, os.getpid()) - before
+                bare = out + into + indexed
+                await connection.execute("CHECKPOINT")
+                seconds[model].append(taken)
+                ratios[model].append(taken / bare)
+                print(
+                    f"  round {number}, {model}: run {taken:.1f} s, bare movement {bare:.1f} s (out {out:.1f},"
+                    f" in {into:.1f}, indexes {indexed:.1f}): {taken / bare:.2f} times; processor time"
+                    f" {run_cpu:.1f} s and {bare_cpu:.1f} s: {run_cpu / bare_cpu:.2f} times",
+                    flush=True,
+                )
+    await connection.close()
+    for model in MODELS:
+        print(f"  {model}: median {_median(ratios[model]):.2f} times the bare movement (to reach: 2.5)")
+    return {model: _median(taken) for model, taken in seconds.items()}
+
+
+def _median(values: list[float]) -> float:
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+
+def compare_script(database_url: str, workspace: Workspace, run_seconds: dict[str, float], limit: float) -> None:
+    for way in ("read_sql", "copy"):
+        print(f"  pandas + lifetimes by {way}:", flush=True)
+        command = [sys.executable, "-m", "benchmarks.lifetimes_script", database_url, str(workspace.id)]
+        begun = time.perf_counter()
+        try:
+            subprocess.run([*command, AS_OF.isoformat(), way], cwd=REPOSITORY, timeout=limit, check=True)
+        except subprocess.TimeoutExpired:
+            print(f"    not done in {limit:.0f} s: more than {limit / run_seconds['auto']:.1f} times a run with auto")
+            continue
+        taken = time.perf_counter() - begun
+        told = ", ".join(f"{taken / seconds:.1f} times a run with {model}" for model, seconds in run_seconds.items())
+        print(f"    {taken:.1f} s in all: {told} (to reach: 10)", flush=True)
+
+
+async def show_memory(engine: AsyncEngine, database_url: str, workspace: Workspace, size: int) -> None:
+    for model in MODELS:
+        with worker(database_url) as process:
+            taken = await do_run(engine, workspace, model, process)
+            peak = peak_megabytes(process)
+        print(f"  {size:,} customers, {model}: {peak:,.0f} MB (at most 1,536), {taken:.1f} s", flush=True)
+
+
+async def measure(server: embedded.EmbeddedServer, arguments: argparse.Namespace) -> None:
+    database_url = server.url
+    engine = create_engine(database_url, statement_timeout_ms=0)
+    size = arguments.customers
+    orders = make_orders(size)
+    print(f"{size:,} customers, {orders.customer.size:,} orders", flush=True)
+    workspace, seconds = await fill(engine, database_url, orders, "shop")
+    print(f"  filled in {seconds:.0f} s", flush=True)
+    taken = await compare(engine, server, workspace, arguments.rounds)
+    if arguments.script_seconds:
+        await asyncio.to_thread(compare_script, database_url, workspace, taken, arguments.script_seconds)
+    print("Peak memory of the worker")
+    await show_memory(engine, database_url, workspace, size)
+    if arguments.interactions_customers:
+        size = arguments.interactions_customers
+        talked, _ = await fill(engine, database_url, make_orders(size), "talked", interactions=10)
+        print(f"Ten interactions a customer, {10 * size:,} in all")
+        await show_memory(engine, database_url, talked, size)
+    if arguments.memory_customers:
+        large, _ = await fill(engine, database_url, make_orders(arguments.memory_customers), "large")
+        print("Peak memory of the worker in a larger run")
+        await show_memory(engine, database_url, large, arguments.memory_customers)
+    await engine.dispose()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--customers", type=int, default=1_000_000)
+    parser.add_argument("--interactions-customers", type=int, default=1_000_000, help="0: not measured")
+    parser.add_argument("--memory-customers", type=int, default=3_000_000, help="0: not measured")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--script-seconds", type=float, default=900, help="0: not measured")
+    parser.add_argument("--small", action="store_true", help="20,000 customers and no script, for everyday use")
+    arguments = parser.parse_args()
+    if arguments.small:
+        arguments.customers, arguments.interactions_customers, arguments.memory_customers = 20_000, 2_000, 0
+        arguments.rounds, arguments.script_seconds = 1, 0
+    os.nice(5)  # As the worker is, so that others on the machine slow both alike.
+    with temporary_server() as server:
+        asyncio.run(migrate(server.url))
+        asyncio.run(measure(server, arguments))
+
+
+@contextlib.contextmanager
+def temporary_server() -> Iterator[embedded.EmbeddedServer]:
+    """A fresh server with the settings of the service, which keep what is committed."""
+    folder = Path(tempfile.mkdtemp(prefix="perennial-runs-", dir=temporary_parent(account_for())))
+    try:
+        server = embedded.start(folder)
+        try:
+            yield server
+        finally:
+            embedded.stop(server)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
