@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.analytics.lifecycle import DEFAULT_LIMITS as STATUS_LIMITS
 from app.analytics.population import UNITS_PER_CURRENCY
+from app.analytics.remembered import RememberedValues
 from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, MONEY_FIGURES
 from app.answer import Answer
 from app.churn_typing import Interactions, interactions_of
@@ -289,6 +290,10 @@ async def _read_figures(
     )
 
 
+_REMEMBERED = RememberedValues()
+"""By the names of runs, which nothing else has."""
+
+
 async def _score(found: _Figures, horizon_days: int | None) -> list[ScoreRow]:
     if len(found.known) > MOST_SCORED_HERE:
         return await asyncio.to_thread(_scores, found, horizon_days)
@@ -296,12 +301,26 @@ async def _score(found: _Figures, horizon_days: int | None) -> list[ScoreRow]:
 
 
 def _scores(found: _Figures, horizon_days: int | None) -> list[ScoreRow]:
+    settings, run = found.settings, found.run
+    horizon = horizon_days or settings.clv.horizon_days
+    clv = None
+    if run and run.fitted.clv.purchases and found.known:
+        clv = _REMEMBERED.value(
+            run.name,
+            run.fitted.clv,
+            found.population.arrays,
+            horizon_days=horizon,
+            discount_rate=settings.clv.discount_rate,
+            interval_level=settings.clv.interval_level,
+            churn_horizon_days=settings.churn.horizon_days,
+        )
     rows = score_population(
         found.population,
-        found.settings,
-        found.run.fitted if found.run else None,
-        horizon_days=horizon_days or found.settings.clv.horizon_days,
+        settings,
+        run.fitted if run else None,
+        horizon_days=horizon,
         interactions=found.interactions,
+        clv=clv,
     )
     return [_with_share(row, found.rows[row.customer_id].stored) for row in rows]
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.analytics.population import TotalTooLarge
 from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, YEAR_DAYS
-from app.store.engine import DriverStatement, driver_connection
+from app.store.engine import DriverStatement, driver_connection, several
 from app.store.figures import (
     FIGURE_COLUMNS,
     FIGURES_OF_CUSTOMER_RANGE,
@@ -72,7 +72,7 @@ async def read_customers(
         connection,
         {
             **moment,
-            "customer_ids": customer_ids,
+            "customer_ids": several(customer_ids),
             "since": datetime.combine(since, time.min, tzinfo=UTC),
             "partition": partition,
             "run_id": run_id,
@@ -87,7 +87,7 @@ async def read_customers(
     ]
     if later:
         figures.update(dict.fromkeys(later))
-        rows = await _FIGURES_OF_CUSTOMERS.fetch(connection, {**moment, "customer_ids": later})
+        rows = await _FIGURES_OF_CUSTOMERS.fetch(connection, {**moment, "customer_ids": several(later)})
         figures.update({row["customer_id"]: row for row in rows})
     return {
         customer_id: FoundCustomer(figures[customer_id], row["interaction_count"], _share(row))

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.store.engine import DriverStatement, driver_connection
+from app.store.engine import DriverStatement, driver_connection, several
 from app.store.tables import SCORE_COLUMNS
 
 SHARED_PARTITION = 0
@@ -100,7 +100,7 @@ async def find_scores(
     """``StoredScores`` of those of the customers that the run scored."""
     records = await _FIND.fetch(
         connection,
-        {"workspace_id": workspace_id, "partition": partition, "run_id": run_id, "customer_ids": customer_ids},
+        {"workspace_id": workspace_id, "partition": partition, "run_id": run_id, "customer_ids": several(customer_ids)},
     )
     return [StoredScores(*record) for record in records]
 
