@@ -32,10 +32,11 @@ from app.shared_reads import SharedReads
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store import runs as run_store
+from app.store import score_lists
 from app.store import scores as score_store
 from app.store.engine import autocommit
 from app.store.populations import FoundCustomer, StoredShare
-from app.store.scores import ScoreFilter
+from app.store.score_lists import ScoreClass, ScoreFilter
 from app.store.workspaces import Workspace
 from app.stored_run import no_run, require_kept, succeeded_run
 from app.value import Value
@@ -54,6 +55,7 @@ class Fits:
     def __init__(self) -> None:
         self._runs: dict[int, FittedRun] = {}
         self._settings: dict[tuple[int, int], WorkspaceSettings] = {}
+        self._classes: dict[int, tuple[ScoreClass, ...]] = {}
 
     async def get(self, connection: AsyncConnection, run_id: int) -> FittedRun:
         found = self._runs.get(run_id)
@@ -65,6 +67,19 @@ class Fits:
             if len(self._runs) >= MOST_FITS:
                 self._runs.pop(next(iter(self._runs)))
             self._runs[run_id] = found
+        return found
+
+    async def classes(
+        self, connection: AsyncConnection, workspace: Workspace, run: FittedRun
+    ) -> tuple[ScoreClass, ...]:
+        """The classes of a run's scores. The first time they are told from all its rows: a second for a million."""
+        found = self._classes.get(run.id)
+        if found is None:
+            found = await score_lists.read_classes(connection, workspace.id, run.id, run.partition)
+            if len(self._classes) >= MOST_FITS:
+                self._classes.pop(next(iter(self._classes)))
+            if found:
+                self._classes[run.id] = found
         return found
 
     async def settings(self, connection: AsyncConnection, workspace: Workspace) -> WorkspaceSettings:
@@ -344,7 +359,10 @@ async def list_values(
     """
     async with autocommit(engine).connect() as connection:
         run = await _stored_run(connection, fits, workspace, run_name)
-        rows = await score_store.list_scores(
+        classes = None
+        if run.partition != score_store.SHARED_PARTITION and filters.needs_classes(sort):
+            classes = await fits.classes(connection, workspace, run)
+        rows = await score_lists.list_scores(
             connection,
             workspace.id,
             run.id,
@@ -354,6 +372,7 @@ async def list_values(
             falling=falling,
             after=after,
             limit=limit,
+            classes=classes,
         )
         if not rows:
             await require_kept(connection, workspace, run)

@@ -28,7 +28,7 @@ from app.api.problems import responses
 from app.errors import InvalidRequest
 from app.live import Fits
 from app.scalars import Id, Instant, SignedMoney
-from app.store.scores import SORTS, ScoreFilter
+from app.store.score_lists import SORTS, ScoreFilter
 from app.value import Abc, Churn, Clv, Rfm, Value
 
 MOST_IDS = 1_000
