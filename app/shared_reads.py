@@ -14,7 +14,7 @@ Group = TypeVar("Group", bound=Hashable)
 Answer = TypeVar("Answer")
 
 MOST_ITEMS = 256
-READS_AT_ONCE = 1
+READS_AT_ONCE = 2
 """Of a group: one that waits for the database beside one whose answers are made. More would make each smaller."""
 
 

@@ -221,3 +221,25 @@ async def test_a_filtered_page_is_merged_from_the_indexes_of_its_classes(
     assert len(re.findall(r"Index Scan Backward using scores_run_\d+_partition_run_id_hashtext", plan)) == plan.count(
         "Index Scan"
     )
+
+
+async def test_a_revoked_key_reads_no_value_although_it_was_known_a_moment_ago(client: Client) -> None:
+    await client.record(order("o-1"))
+    made = (await client.http.post("/v1/keys", json={"scopes": ["scores:read"]})).json()
+    headers = {"Authorization": f"Bearer {made['key']}"}
+    for customer_id, status in (("c-1", 200), ("c-1", 200), ("nobody", 404)):
+        assert (await client.http.get(f"/v1/customers/{customer_id}/value", headers=headers)).status_code == status
+    assert (await client.http.delete(f"/v1/keys/{made['id']}")).status_code == 204
+    for customer_id in ("c-1", "nobody"):
+        answer = await client.http.get(f"/v1/customers/{customer_id}/value", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unknown_key")
+
+
+async def test_a_new_run_holds_for_the_next_read(
+    shop: Client,  # noqa: F811
+    engine: AsyncEngine,
+) -> None:
+    for _ in range(3):
+        done = await run(shop, engine)
+        for path in (LIVE, CACHED):
+            assert (await shop.get(path))["run_id"] == done["id"]
