@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.analytics.lifecycle import DEFAULT_LIMITS as STATUS_LIMITS
 from app.analytics.population import UNITS_PER_CURRENCY
+from app.analytics.remembered import RememberedValues
 from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, MONEY_FIGURES
 from app.answer import Answer
 from app.churn_typing import Interactions, interactions_of
@@ -31,10 +32,11 @@ from app.shared_reads import SharedReads
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store import runs as run_store
+from app.store import score_lists
 from app.store import scores as score_store
 from app.store.engine import autocommit
 from app.store.populations import FoundCustomer, StoredShare
-from app.store.scores import ScoreFilter
+from app.store.score_lists import ScoreClass, ScoreFilter
 from app.store.workspaces import Workspace
 from app.stored_run import no_run, require_kept, succeeded_run
 from app.value import Value
@@ -53,6 +55,7 @@ class Fits:
     def __init__(self) -> None:
         self._runs: dict[int, FittedRun] = {}
         self._settings: dict[tuple[int, int], WorkspaceSettings] = {}
+        self._classes: dict[int, tuple[ScoreClass, ...]] = {}
 
     async def get(self, connection: AsyncConnection, run_id: int) -> FittedRun:
         found = self._runs.get(run_id)
@@ -64,6 +67,19 @@ class Fits:
             if len(self._runs) >= MOST_FITS:
                 self._runs.pop(next(iter(self._runs)))
             self._runs[run_id] = found
+        return found
+
+    async def classes(
+        self, connection: AsyncConnection, workspace: Workspace, run: FittedRun
+    ) -> tuple[ScoreClass, ...]:
+        """The classes of a run's scores. The first time they are told from all its rows: a second for a million."""
+        found = self._classes.get(run.id)
+        if found is None:
+            found = await score_lists.read_classes(connection, workspace.id, run.id, run.partition)
+            if len(self._classes) >= MOST_FITS:
+                self._classes.pop(next(iter(self._classes)))
+            if found:
+                self._classes[run.id] = found
         return found
 
     async def settings(self, connection: AsyncConnection, workspace: Workspace) -> WorkspaceSettings:
@@ -289,6 +305,10 @@ async def _read_figures(
     )
 
 
+_REMEMBERED = RememberedValues()
+"""By the names of runs, which nothing else has."""
+
+
 async def _score(found: _Figures, horizon_days: int | None) -> list[ScoreRow]:
     if len(found.known) > MOST_SCORED_HERE:
         return await asyncio.to_thread(_scores, found, horizon_days)
@@ -296,12 +316,26 @@ async def _score(found: _Figures, horizon_days: int | None) -> list[ScoreRow]:
 
 
 def _scores(found: _Figures, horizon_days: int | None) -> list[ScoreRow]:
+    settings, run = found.settings, found.run
+    horizon = horizon_days or settings.clv.horizon_days
+    clv = None
+    if run and run.fitted.clv.purchases and found.known:
+        clv = _REMEMBERED.value(
+            run.name,
+            run.fitted.clv,
+            found.population.arrays,
+            horizon_days=horizon,
+            discount_rate=settings.clv.discount_rate,
+            interval_level=settings.clv.interval_level,
+            churn_horizon_days=settings.churn.horizon_days,
+        )
     rows = score_population(
         found.population,
-        found.settings,
-        found.run.fitted if found.run else None,
-        horizon_days=horizon_days or found.settings.clv.horizon_days,
+        settings,
+        run.fitted if run else None,
+        horizon_days=horizon,
         interactions=found.interactions,
+        clv=clv,
     )
     return [_with_share(row, found.rows[row.customer_id].stored) for row in rows]
 
@@ -325,7 +359,10 @@ async def list_values(
     """
     async with autocommit(engine).connect() as connection:
         run = await _stored_run(connection, fits, workspace, run_name)
-        rows = await score_store.list_scores(
+        classes = None
+        if run.partition != score_store.SHARED_PARTITION and filters.needs_classes(sort):
+            classes = await fits.classes(connection, workspace, run)
+        rows = await score_lists.list_scores(
             connection,
             workspace.id,
             run.id,
@@ -335,6 +372,7 @@ async def list_values(
             falling=falling,
             after=after,
             limit=limit,
+            classes=classes,
         )
         if not rows:
             await require_kept(connection, workspace, run)

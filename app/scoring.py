@@ -275,9 +275,10 @@ def score_population(
     *,
     horizon_days: int,
     interactions: Interactions | None = None,
+    clv: ClvValues | None = None,
 ) -> list[ScoreRow]:
     """Score a few customers, a row each; see ``score_columns``."""
-    scores = score_columns(population, settings, fitted, horizon_days=horizon_days, interactions=interactions)
+    scores = score_columns(population, settings, fitted, horizon_days=horizon_days, interactions=interactions, clv=clv)
     columns = (scores.customer_ids, *(column.to_list() for column in scores.columns.values()))
     return [ScoreRow(*row) for row in zip(*columns, strict=True)]
 

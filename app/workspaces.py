@@ -80,7 +80,24 @@ def in_order(scopes: Collection[str]) -> tuple[str, ...]:
 
 async def authenticate(engine: AsyncEngine, key: str) -> KeyHolder | None:
     """Who holds the key, or None. Always against the database, after the request came: a revoked key stops at once."""
-    return await _HOLDERS.get(engine, hash_key(key))
+    key_hash = hash_key(key)
+    holder = await _HOLDERS.get(engine, key_hash)
+    if holder is None:
+        _LAST_KNOWN.pop(key_hash, None)
+    else:
+        _LAST_KNOWN[key_hash] = holder
+        if len(_LAST_KNOWN) > MOST_KNOWN:
+            del _LAST_KNOWN[next(iter(_LAST_KNOWN))]
+    return holder
+
+
+def last_known_holder(key: str) -> KeyHolder | None:
+    """Who held the key when it was last looked up: a guess, to begin with what nobody is told unless it still holds."""
+    return _LAST_KNOWN.get(hash_key(key))
+
+
+MOST_KNOWN = 4_096
+_LAST_KNOWN: dict[bytes, KeyHolder] = {}
 
 
 async def _find_holders(engine: AsyncEngine, key_hashes: Sequence[bytes]) -> dict[bytes, KeyHolder]:

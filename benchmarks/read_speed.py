@@ -22,20 +22,32 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
 from app.embedded.folder import PROJECT_DIR, account_for, temporary_parent
+from benchmarks.feast_fields import COUNTS, NUMBERS, WORDS
 from benchmarks.load_client import LoadClient
 from benchmarks.simulated_shop import customer_id, fill, settle
 from tests.test_launcher import Launcher
 
 KEY = "prn_read_speed"
-PATHS = 2_000
 CONNECTIONS = 16
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a client asks of a service: paths with their bodies, one after another. Wrong answers do not count, and
+    only Feast, which gives some under load, may give them."""
+
+    url: str
+    requests: list[tuple[str, str | None]]
+    key: str
+    may_fail: bool = False
 
 
 def call(url: str, key: str, path: str, body: Any = None) -> Any:
@@ -63,10 +75,12 @@ def bare_service(database_url: str) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         # As the launcher does; else an answer waits for the client's delayed ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        options = f"--factory --fd {listener.fileno()} --loop uvloop --http httptools --ws none --no-proxy-headers"
+        options = (
+            f"--factory --fd {listener.fileno()} --loop uvloop --http httptools --ws none --no-proxy-headers"
+            " --no-server-header --no-access-log --log-level warning"
+        )
         process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "benchmarks.bare_read:create_app", *options.split()]
-            + ["--no-server-header", "--no-access-log", "--log-level", "warning"],
+            [sys.executable, "-m", "uvicorn", "benchmarks.bare_read:create_app", *options.split()],
             cwd=PROJECT_DIR,
             env=os.environ | {"BARE_DATABASE_URL": database_url},
             pass_fds=(listener.fileno(),),
@@ -78,6 +92,40 @@ def bare_service(database_url: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(10)
+
+
+@contextmanager
+def feast_service(python: str, folder: Path, customers: int) -> Iterator[str]:
+    """Feast's feature server, one process, over its online store in the same PostgreSQL."""
+    repository = folder / "feast"
+    repository.mkdir()
+    script = PROJECT_DIR / "benchmarks" / "feast_store.py"
+    subprocess.run(
+        [python, script, repository, folder / "data/socket", str(customers)], check=True, capture_output=True
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [Path(python).parent / "feast", "-c", repository, "serve", "-p", str(port), "--no-access-log"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            with suppress(OSError):
+                call(url, "", "/get-online-features", json.loads(feast_question(1)))
+                break
+            time.sleep(0.5)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def feast_question(number: int) -> str:
+    features = [f"value:{name}" for name in (*NUMBERS, *COUNTS, *WORDS)]
+    return json.dumps({"features": features, "entities": {"customer_id": [customer_id(number)]}})
 
 
 async def make_bare_table(database_url: str) -> None:
@@ -99,18 +147,26 @@ async def fill_workspaces(database_url: str, names: list[str], customers: int) -
     await connection.close()
 
 
-def measure(
-    loads: dict[str, tuple[str, list[str], str]], *, rounds: int, seconds: float, connections: int
-) -> dict[str, dict[str, float]]:
+def measure(loads: dict[str, Load], *, rounds: int, seconds: float, connections: int) -> dict[str, dict[str, float]]:
     """Requests a second and milliseconds of each load, the median over the rounds."""
     found: dict[str, list[Any]] = {name: [] for name in loads}
     position = dict.fromkeys(loads, 0)
     with LoadClient() as client:
-        for name, (url, paths, key) in loads.items():  # Connections, plans and caches are there before it counts.
-            client.run(url, paths[:50], seconds=0.3, key=key, connections=connections)
+        for load in loads.values():  # Connections and plans are there before it counts.
+            client.run(
+                load.url, load.requests[:50], seconds=0.3, key=load.key, connections=connections, may_fail=load.may_fail
+            )
         for _ in range(rounds):
-            for name, (url, paths, key) in loads.items():
-                answer = client.run(url, paths, seconds=seconds, key=key, connections=connections, start=position[name])
+            for name, load in loads.items():
+                answer = client.run(
+                    load.url,
+                    load.requests,
+                    seconds=seconds,
+                    key=load.key,
+                    connections=connections,
+                    start=position[name],
+                    may_fail=load.may_fail,
+                )
                 position[name] = answer["position"]
                 found[name].append(answer)
     return {
@@ -147,23 +203,33 @@ def main() -> None:
             score(url, keys["textbook"], "textbook")
             bare_url = stack.enter_context(bare_service(database_url))
             chance = random.Random(1)
-            # Different customers each time, as callers would ask: nothing is known of most when they are asked for.
+            # Different customers each time: nothing is known of most when they are asked for. "Again" asks for a few
+            # over and over, whose values are remembered for the day.
             numbers = chance.sample(range(arguments.customers), min(arguments.customers, 20_000))
             live = [f"/v1/customers/{customer_id(number)}/value" for number in numbers]
+            cached = [path + "?source=cached" for path in live]
             loads = {
-                "bare read": (bare_url, [f"/bare/{number % 20_000}" for number in numbers], ""),
-                "cached": (url, [path + "?source=cached" for path in live], keys["predictive"]),
-                f"live, {model}": (url, live, keys["predictive"]),
-                "live, textbook": (url, live, keys["textbook"]),
-                "live, without a run": (url, live, keys["without-run"]),
+                "bare read": Load(bare_url, [(f"/bare/{number % 20_000}", None) for number in numbers], ""),
+                "cached": Load(url, [(path, None) for path in cached], keys["predictive"]),
+                f"live, {model}": Load(url, [(path, None) for path in live], keys["predictive"]),
+                f"live, {model}, again": Load(url, [(path, None) for path in live[:300]], keys["predictive"]),
+                "live, textbook": Load(url, [(path, None) for path in live], keys["textbook"]),
+                "live, without a run": Load(url, [(path, None) for path in live], keys["without-run"]),
             }
+            if arguments.feast:
+                feast_url = stack.enter_context(feast_service(arguments.feast, folder, arguments.customers))
+                loads["Feast"] = Load(
+                    feast_url, [("/get-online-features", feast_question(n)) for n in numbers], "", may_fail=True
+                )
+            else:
+                print("Feast is left out: name an interpreter that has it by --feast or FEAST_PYTHON.")
             figures = measure(
                 loads, rounds=arguments.rounds, seconds=arguments.seconds, connections=arguments.connections
             )
             bare = figures["bare read"]["a_second"]
             for name, figure in figures.items():
                 print(
-                    f"{name:22} {figure['a_second']:7,.0f}/s {figure['a_second'] / bare:6.2f} of the bare read;"
+                    f"{name:24} {figure['a_second']:7,.0f}/s {figure['a_second'] / bare:6.2f} of the bare read;"
                     f" p50 {1_000 * figure['p50']:.2f} ms, p99 {1_000 * figure['p99']:.2f} ms",
                     flush=True,
                 )

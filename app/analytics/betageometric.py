@@ -38,6 +38,7 @@ NAMES = ("r", "alpha", "a", "b")
 CHUNK = 16_384
 WARM_START_ROWS = 60_000
 WARM_START_CUSTOMERS = 12_000
+FEW_FREQUENCIES = 24
 
 BoolArray = NDArray[np.bool_]
 
@@ -227,9 +228,10 @@ def growth_if_alive(
     x_values, x_index = distinct(x)
     span = float(np.log1p(horizons[-1] / params["alpha"]))
     theta = (params["r"], params["a"], params["b"] + (1.0 if first_may_leave else 0.0))
-    if x_values.size == 1:
-        # One customer at a time is how live scores come, over and over with the same fit.
-        expansion, smooth = _expansion_of_one(*theta, float(x_values[0]), span)
+    if x_values.size <= FEW_FREQUENCIES:
+        # A few customers at a time is how live scores come, over and over with the same fit.
+        ones = [_expansion_of_one(*theta, frequency, span) for frequency in x_values.tolist()]
+        expansion, smooth = (np.concatenate(parts) for parts in zip(*ones, strict=True))
     else:
         expansion, smooth = _expansions(*theta, x_values, span)
     result = evaluate_expansions(expansion, x_index, T, params["alpha"], span, horizons, coefficients)

@@ -16,7 +16,7 @@ from app.analytics import predictive
 from app.analytics.calibration import accuracy, calibration
 from app.analytics.fit import FitError, FittedModel
 from app.analytics.gamma_gamma import FittedSpend, fit_credible_mean, fit_spend, purchase_value
-from app.analytics.interval import interval
+from app.analytics.interval import TablesOfFit, interval
 from app.analytics.summary import CustomerFigures
 from app.analytics.textbook import Basis, TextbookFit, fit_textbook, value_textbook
 
@@ -309,11 +309,13 @@ def value_clv(
     discount_rate: float,
     interval_level: float,
     churn_horizon_days: int,
+    kept: TablesOfFit | None = None,
 ) -> ClvValues:
     """Value customers by a fit; rows in any order. All is null without a counted order.
 
     The predicted value is that of a purchase times the discounted purchases of the horizon; the textbook's is not
-    discounted, and tells neither interval nor probabilities.
+    discounted, and tells neither interval nor probabilities. ``kept`` are tables from earlier calls with the same fit
+    and horizon; see ``interval``.
     """
     size = segment.size
     if fit.purchases is None or fit.spend is None or not figures.has_order.any():
@@ -332,7 +334,17 @@ def value_clv(
     # Where margins are negative, the interval is that of revenue, moved and stretched in proportion.
     spend, amount = (fit.spread, figures.monetary_value[buyers]) if fit.spread else (fit.spend, mean)
     bounds = interval(
-        fit.purchases, spend, x, t_x, T, amount, horizon_days, annual_rate=discount_rate, level=interval_level
+        fit.purchases,
+        spend,
+        x,
+        t_x,
+        T,
+        amount,
+        horizon_days,
+        annual_rate=discount_rate,
+        level=interval_level,
+        scores=scores,
+        kept=kept,
     )
     low, high = bounds.low, bounds.high
     if fit.spread:

@@ -12,9 +12,12 @@ parameters, widens both sides as independent errors do: by the root of the sum o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from threading import Lock
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,6 +33,12 @@ VALUES = 64
 
 EXACT_COUNTS = 16
 """Up to so many purchases every count has its own term, above that bins grow by an eighth."""
+
+MOST_CELLS = 16_384
+"""Cells whose tables are kept for later calls: about 25 MB of a blend of three models."""
+
+MOST_SHELVES = 512
+"""Frequencies and classes of age whose bins, grids and tables of spend are kept: about 15 MB."""
 
 BLOCK_CELLS = 100_000
 BLOCK_ROWS = 32_768
@@ -59,6 +68,59 @@ class _Block:
     nothing: list[FloatArray]
 
 
+class KeptTables:
+    """Tables of cells that later calls may ask for again, of any number of fits; the oldest go first.
+
+    `of` names the fit, spend model and horizon that the tables hold for. May be asked by several threads.
+    """
+
+    def __init__(self) -> None:
+        self._cells: dict[Hashable, _Cell] = {}
+        self._shelves: dict[Hashable, _Shelf] = {}
+        self._lock = Lock()
+
+    def of(self, name: Hashable) -> TablesOfFit:
+        return TablesOfFit(self, name)
+
+    def find(self, name: Hashable, keys: Iterable[_Key]) -> dict[_Key, _Cell]:
+        found = ((key, self._cells.get((name, key))) for key in keys)
+        return {key: cell for key, cell in found if cell is not None}
+
+    def keep(self, name: Hashable, cells: Mapping[_Key, _Cell]) -> None:
+        with self._lock:
+            self._cells.update(((name, key), cell) for key, cell in cells.items())
+            while len(self._cells) > MOST_CELLS:
+                del self._cells[next(iter(self._cells))]
+
+    def shelf(self, name: Hashable, frequency: float, age: float) -> _Shelf | None:
+        return self._shelves.get((name, frequency, age))
+
+    def put_on_shelf(self, name: Hashable, frequency: float, age: float, shelf: _Shelf) -> None:
+        with self._lock:
+            self._shelves[name, frequency, age] = shelf
+            while len(self._shelves) > MOST_SHELVES:
+                del self._shelves[next(iter(self._shelves))]
+
+
+@dataclass(frozen=True)
+class TablesOfFit:
+    """The kept tables of one fit, spend model and horizon."""
+
+    tables: KeptTables
+    name: Hashable
+
+
+_Key: TypeAlias = tuple[float, float, float]
+"""Frequency, recency where it matters (T where not), and T of a cell."""
+
+_Cell: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
+"""The grid of a cell (g,), the table of each member over it (m, g), and P(no purchase | alive) of each (m,)."""
+
+
+_Shelf: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
+"""What cells of a frequency and class of age share: bins of counts (centres, first counts, sizes), grid, and table."""
+
+
 def interval(
     fitted: FittedModel,
     spend: FittedSpend,
@@ -69,6 +131,9 @@ def interval(
     horizon_days: float,
     annual_rate: float = 0.10,
     level: float = 0.90,
+    *,
+    scores: predictive.PurchaseScores | None = None,
+    kept: TablesOfFit | None = None,
 ) -> Interval:
     """Return the central prediction interval of the discounted value of each customer over the horizon.
 
@@ -79,6 +144,10 @@ def interval(
     horizon_days, annual_rate : float
     level : float
         In (0, 1).
+    scores : PurchaseScores or None
+        Of the same customers, horizon and rate, where they are known already.
+    kept : TablesOfFit or None
+        Tables from earlier calls with the same fit, spend and horizon, for the few customers of a live score.
 
     Returns
     -------
@@ -92,13 +161,14 @@ def interval(
     """
     x, t_x, T, mean = _customers(frequency, recency_days, T_days, monetary_value)
     _check_level(level)
-    scores = predictive.score(fitted, x, t_x, T, horizon_days, annual_rate)
+    scores = scores or predictive.score(fitted, x, t_x, T, horizon_days, annual_rate)
     bought = scores.expected_purchases > 0
     discount = np.divide(scores.discounted_purchases, scores.expected_purchases, out=np.ones_like(x), where=bought)
     unit = purchase_value(spend, x, mean) * discount
     low, high = np.empty_like(x), np.empty_like(x)
     tail = (1 - level) / 2
-    for block in _blocks(fitted, x, t_x, T, float(horizon_days), _value_table(spend)):
+    cut = _blocks if kept is None else partial(_kept_block, kept)
+    for block in cut(fitted, x, t_x, T, float(horizon_days), _value_table(spend)):
         for rows, cell, chances in _pieces(block, fitted, x, t_x, T):
             mixed, base, none = _mixture(block, cell, chances)
             low[rows] = _invert(mixed, base, none, block.grid[cell], tail)
@@ -248,6 +318,72 @@ def _blocks(
         first = last
 
 
+def _kept_block(
+    kept: TablesOfFit,
+    fitted: FittedModel,
+    x: FloatArray,
+    t_x: FloatArray,
+    T: FloatArray,
+    horizon: float,
+    make_table: CellTable,
+) -> list[_Block]:
+    """The same as `_blocks` for few customers: only cells that are not kept yet are tabulated."""
+    matters = any(member.model in predictive.RECENCY_MATTERS for member, _ in predictive.members(fitted, x[:1]))
+    keys: list[_Key] = list(zip(x.tolist(), (t_x if matters else T).tolist(), T.tolist(), strict=True))
+    place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    if not place:
+        return []
+    cells = kept.tables.find(kept.name, place)
+    missing = [key for key in place if key not in cells]
+    if missing:
+        new = dict(zip(missing, _tabulate_each(kept, fitted, missing, horizon, make_table), strict=True))
+        kept.tables.keep(kept.name, new)
+        cells |= new
+    grids, tables_of, nothing_of = zip(*(cells[key] for key in place), strict=True)
+    return [
+        _Block(
+            rows=np.arange(x.size),
+            cell=np.array([place[key] for key in keys]),
+            grid=np.stack(grids),
+            tables=list(np.stack(tables_of, axis=1)),
+            nothing=list(np.stack(nothing_of, axis=1)),
+        )
+    ]
+
+
+def _tabulate_each(
+    kept: TablesOfFit, fitted: FittedModel, keys: Sequence[_Key], horizon: float, make_table: CellTable
+) -> list[_Cell]:
+    """The same as `_tabulate` for a few cells of any frequency and age, all at once."""
+    columns = np.array(keys)
+    shelves = []
+    for frequency, age in zip(columns[:, 0].tolist(), _age_class(columns[:, 2]).tolist(), strict=True):
+        shelf = kept.tables.shelf(kept.name, frequency, age)
+        if shelf is None:
+            largest = _largest(fitted, frequency, age, horizon)
+            bins = _count_bins(largest)
+            shelf = (*bins, *make_table(frequency, bins[0], bins[1], largest))
+            kept.tables.put_on_shelf(kept.name, frequency, age, shelf)
+        shelves.append(shelf)
+    # Bins that a cell has not are empty.
+    width = max(len(counts) for counts, *_ in shelves)
+    counts, sizes = np.ones((len(keys), width)), np.zeros((len(keys), width))
+    table = np.zeros((len(keys), width, len(shelves[0][3])))
+    for row, (own, _, size, _, chances) in enumerate(shelves):
+        counts[row, : len(own)], sizes[row, : len(own)], table[row, : len(own)] = own, size, chances
+    x, t_x, T = (np.ascontiguousarray(column) for column in columns.T)
+    tables, nothing = [], []
+    for member, _ in predictive.members(fitted, x):
+        model, params = predictive.MODELS[member.model], member.params
+        mass = np.exp(model.log_pmf_if_alive(params, x[:, None], t_x[:, None], T[:, None], horizon, counts)) * sizes
+        some = model.chance_if_alive(params, x, t_x, T, horizon)
+        mass *= (some / mass.sum(axis=1))[:, None]
+        tables.append(np.matmul(mass[:, None, :], table)[:, 0, :] + (1 - some)[:, None])
+        nothing.append(1 - some)
+    grids = (grid for *_, grid, _ in shelves)
+    return list(zip(grids, np.stack(tables, axis=1), np.stack(nothing, axis=1), strict=True))
+
+
 def _age_class(T: FloatArray) -> FloatArray:
     """The least age of the class of each: 0, 3, 15, 63, 255, ... days.
 
@@ -276,7 +412,7 @@ def _tabulate(
     """Return the grid, and of each member P(value <= grid | alive) and P(no purchase | alive) for each cell."""
     frequency = np.full_like(T, x)
     parts = predictive.members(fitted, frequency)
-    largest = max(_largest_count(member, x, youngest, horizon) for member, _ in parts)
+    largest = _largest(fitted, x, youngest, horizon)
     counts, starts, sizes = _count_bins(largest)
     grid, table = make_table(x, counts, starts, largest)
     tables, nothing = [], []
@@ -291,6 +427,10 @@ def _tabulate(
         tables.append(mass @ table + (1 - some)[:, None])
         nothing.append(1 - some)
     return np.broadcast_to(grid, (len(T), len(grid))), tables, nothing
+
+
+def _largest(fitted: FittedModel, x: float, youngest: float, horizon: float) -> float:
+    return max(_largest_count(member, x, youngest, horizon) for member, _ in predictive.members(fitted, np.array([x])))
 
 
 def _largest_count(member: FittedModel, x: float, T: float, horizon: float) -> float:

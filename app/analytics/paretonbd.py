@@ -47,6 +47,7 @@ CHUNK = 2048
 WARM_START_ROWS = 30_000
 WARM_START_CUSTOMERS = 8_000
 DEATH_NODES = 32
+NODE_CELLS = 32_768
 
 
 def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> FittedModel:
@@ -286,12 +287,16 @@ def log_pmf_if_alive(
     total = np.zeros(np.broadcast_shapes(stayed.shape, length.shape))
     # The constants of the probability come out of the sum, so that a term costs four elementary functions.
     constant = gammaln(shape + count) - gammaln(shape) - gammaln(count + 1)
-    for node, weight in zip(nodes, weights, strict=True):
-        y = length * node
+    # As many nodes at once as stay in the cache: one where there are many customers, all for one customer.
+    step = max(1, NODE_CELLS // max(total.size, 1))
+    for first in range(0, DEATH_NODES, step):
+        column = (slice(first, first + step), *(None,) * total.ndim)
+        y = length * nodes[column]
         u = low + start * np.expm1(y)
         log_u = np.log1p(u / scale_a)
         arrivals = count * (np.log(u / scale_a) - log_u)
-        total += weight * np.exp(constant + arrivals - shape * log_u - (s + 1) * np.log1p(u / scale_b) + y)
+        terms = np.exp(constant + arrivals - shape * log_u - (s + 1) * np.log1p(u / scale_b) + y)
+        total += (weights[column] * terms).sum(axis=0)
     with np.errstate(divide="ignore"):
         left = np.log(total) + np.log(s * length * start / scale_b)
     result: FloatArray = np.logaddexp(stayed, left)

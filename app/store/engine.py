@@ -1,6 +1,6 @@
 """Connections to PostgreSQL."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -174,6 +174,18 @@ class DriverStatement:
                 await connection.execute(text("SELECT 1"))
             raise
         return records
+
+
+_RECKONED_ELEMENTS = 10
+
+
+def several(ids: Sequence[str]) -> Sequence[str]:
+    """The same ids, repeated where they are few, for ``= ANY`` in a statement that takes longer to plan than to run.
+
+    A plan for any list reckons with ten elements. For a shorter list PostgreSQL would find planning anew cheaper, every
+    time, and for one of this length it keeps the plan. Equal elements are looked for once.
+    """
+    return ids if len(ids) > _RECKONED_ELEMENTS or not ids else [*ids, *[ids[-1]] * (1 + _RECKONED_ELEMENTS - len(ids))]
 
 
 async def driver_connection(connection: AsyncConnection) -> Any:

@@ -16,7 +16,7 @@ from app.analytics.booking import Bookings
 from app.analytics.population import TotalTooLarge
 from app.analytics.summary import YEAR_DAYS
 from app.store import copy_format
-from app.store.engine import DriverStatement, copy_from_query
+from app.store.engine import DriverStatement, copy_from_query, several
 from app.store.figures import FIGURES_OF_CUSTOMERS, LIVE_FIGURES, counted_sql, unadjusted_sql
 
 CUSTOMERS_A_PIECE = 50_000
@@ -65,7 +65,7 @@ async def read_customers(
         connection,
         {
             **moment,
-            "customer_ids": customer_ids,
+            "customer_ids": several(customer_ids),
             "since": datetime.combine(since, time.min, tzinfo=UTC),
             "partition": partition,
             "run_id": run_id,
@@ -80,7 +80,7 @@ async def read_customers(
     ]
     if later:
         figures.update(dict.fromkeys(later))
-        rows = await _FIGURES_OF_CUSTOMERS.fetch(connection, {**moment, "customer_ids": later})
+        rows = await _FIGURES_OF_CUSTOMERS.fetch(connection, {**moment, "customer_ids": several(later)})
         figures.update({row["customer_id"]: row for row in rows})
     return {
         customer_id: FoundCustomer(figures[customer_id], row["interaction_count"], _share(row))

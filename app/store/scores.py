@@ -2,19 +2,17 @@
 
 from collections import namedtuple
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Row, SmallInteger, Text, text
+from sqlalchemy import SmallInteger, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.score_columns import Column, Documents, Moneys, Names, RealLists, Reals, ScoreColumns, Wholes
 from app.store import copy_format
-from app.store.engine import DriverStatement, driver_connection, translated_errors
+from app.store.engine import DriverStatement, driver_connection, several, translated_errors
 from app.store.tables import SCORE_COLUMNS
 
 SHARED_PARTITION = 0
@@ -35,17 +33,8 @@ _WHOLES = {
     for column in SCORE_COLUMNS
 }
 # JSON travels as text: its readers parse it, and its writers have made it.
-_SELECTED = ", ".join(
+SELECTED_SCORES = ", ".join(
     ("customer_id", *("CAST(evidence AS text) AS evidence" if name == "evidence" else name for name in _COLUMNS))
-)
-
-SORTS = (
-    "customer_id",
-    "net_spend",
-    "days_since_last_order",
-    "order_count",
-    "clv_total",
-    "churn_probability",
 )
 
 
@@ -147,7 +136,7 @@ async def _copy(connection: AsyncConnection, table: str, columns: tuple[str, ...
 
 
 _FIND = DriverStatement(
-    f"SELECT {_SELECTED} FROM scores WHERE workspace_id = :workspace_id AND partition = :partition"
+    f"SELECT {SELECTED_SCORES} FROM scores WHERE workspace_id = :workspace_id AND partition = :partition"
     " AND run_id = :run_id AND customer_id = ANY(CAST(:customer_ids AS text[]))"
 )
 StoredScores: Any = namedtuple("StoredScores", ("customer_id", *_COLUMNS))  # type: ignore[misc]
@@ -160,68 +149,6 @@ async def find_scores(
     """``StoredScores`` of those of the customers that the run scored."""
     records = await _FIND.fetch(
         connection,
-        {"workspace_id": workspace_id, "partition": partition, "run_id": run_id, "customer_ids": customer_ids},
+        {"workspace_id": workspace_id, "partition": partition, "run_id": run_id, "customer_ids": several(customer_ids)},
     )
     return [StoredScores(*record) for record in records]
-
-
-@dataclass(frozen=True)
-class ScoreFilter:
-    """Conditions on scores: equal to a word, or between two amounts."""
-
-    equal: dict[str, str] = field(default_factory=dict)
-    at_least: dict[str, Decimal] = field(default_factory=dict)
-    at_most: dict[str, Decimal] = field(default_factory=dict)
-
-
-async def list_scores(
-    connection: AsyncConnection,
-    workspace_id: int,
-    run_id: int,
-    partition: int,
-    filters: ScoreFilter,
-    *,
-    sort: str,
-    falling: bool,
-    after: tuple[Any, str] | None,
-    limit: int,
-) -> list[Row[Any]]:
-    """Scores of a run in the order of (``sort``, customer id), nulls last, after the pair ``after``.
-
-    Ties and the sort run in the same direction, so that one index serves both and a page costs the same anywhere.
-    """
-    conditions = ["workspace_id = :workspace_id", "partition = :partition", "run_id = :run_id"]
-    values: dict[str, Any] = {"workspace_id": workspace_id, "partition": partition, "run_id": run_id}
-    for operator, wanted in (("=", filters.equal), (">=", filters.at_least), ("<=", filters.at_most)):
-        for column, value in wanted.items():
-            name = f"wanted_{len(values)}"
-            conditions.append(f"{column} {operator} :{name}")
-            values[name] = value
-    direction, beyond = ("DESC", "<") if falling else ("ASC", ">")
-
-    async def page(condition: str, order: str, missing: int) -> Sequence[Row[Any]]:
-        where = " AND ".join([*conditions, *([condition] if condition else [])])
-        statement = f"SELECT {_SELECTED} FROM scores WHERE {where} ORDER BY {order} LIMIT :limit"
-        return (await connection.execute(text(statement), {**values, "limit": missing})).all()
-
-    if sort == "customer_id":
-        if after is not None:
-            values["after_id"] = after[1]
-        return list(await page(f"customer_id {beyond} :after_id" if after else "", f"customer_id {direction}", limit))
-    found: list[Row[Any]] = []
-    if after is None or after[0] is not None:
-        condition = f"{sort} IS NOT NULL"
-        if after is not None:
-            values["after_value"], values["after_id"] = after
-            condition = f"({sort}, customer_id) {beyond} (:after_value, :after_id)"
-        found += await page(condition, f"{sort} {direction}, customer_id {direction}", limit)
-        after = None
-    if len(found) < limit:
-        condition = f"{sort} IS NULL"
-        values.pop("after_value", None)
-        values.pop("after_id", None)
-        if after is not None:
-            values["after_id"] = after[1]
-            condition += f" AND customer_id {beyond} :after_id"
-        found += await page(condition, f"customer_id {direction}", limit - len(found))
-    return found

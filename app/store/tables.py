@@ -220,6 +220,15 @@ SCORE_COLUMNS: tuple[Column[Any], ...] = (
     Column("lifecycle_stage", IdText),
 )
 
+SCORE_CLASS = (
+    "hashtext(coalesce(segment, '') || '/' || coalesce(abc_grade, '') || '/' || churn_state || '/' ||"
+    " coalesce(churn_type, '') || '/' || lifecycle_status || '/' ||"
+    " (CASE WHEN net_spend >= 1 THEN floor(2 * log(net_spend::double precision))::integer ELSE -1 END)::text)"
+)
+"""The class of a row of scores: its words that lists are filtered by, and its net spend to half a power of ten."""
+
+_SCORE_SORTS = ("net_spend", "days_since_last_order", "order_count", "clv_total", "churn_probability")
+
 # A large run has a partition of its own, with its id as number; small ones share the partition 0.
 scores = Table(
     "scores",
@@ -229,10 +238,13 @@ scores = Table(
     Column("customer_id", IdText, primary_key=True),
     Column("workspace_id", Integer, nullable=False),
     *SCORE_COLUMNS,
+    *(Index(f"ix_scores_{column}", "partition", "run_id", column, "customer_id") for column in _SCORE_SORTS),
+    # Filtered lists read these, a class after another: see app/store/score_lists.py.
     *(
-        Index(f"ix_scores_{column}", "partition", "run_id", column, "customer_id")
-        for column in ("net_spend", "days_since_last_order", "order_count", "clv_total", "churn_probability")
+        Index(f"ix_scores_class_{column}", "partition", "run_id", text(f"({SCORE_CLASS})"), column, "customer_id")
+        for column in _SCORE_SORTS
     ),
+    Index("ix_scores_class", "partition", "run_id", text(f"({SCORE_CLASS})"), "customer_id"),
     postgresql_partition_by="LIST (partition)",
 )
 

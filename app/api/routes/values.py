@@ -21,14 +21,15 @@ from app.api.dependencies import (
     Limit,
     ScoresReader,
     bounded,
-    holder_of,
     preferred_language,
+    read_for_holder,
 )
 from app.api.problems import responses
 from app.errors import InvalidRequest
 from app.live import Fits
 from app.scalars import Id, Instant, SignedMoney
-from app.store.scores import SORTS, ScoreFilter
+from app.store.score_lists import SORTS, ScoreFilter
+from app.store.workspaces import KeyHolder
 from app.value import Abc, Churn, Clv, Rfm, Value
 
 MOST_IDS = 1_000
@@ -53,10 +54,13 @@ class _PlainRoute(APIRoute):
             languages = request.headers.get("accept-language", "")
             if source is None or not _PLAIN_ID.fullmatch(customer_id) or len(languages) > LONGEST_LANGUAGES:
                 return await usual(request)
-            holder = await holder_of(request, "scores:read")
             state, language = request.app.state, preferred_language(languages)
             read = live.live_value if source == "live" else live.cached_value
-            value = await read(state.engine, state.fits, holder.workspace, customer_id, language=language)
+
+            def of(holder: KeyHolder) -> Coroutine[Any, Any, Value]:
+                return read(state.engine, state.fits, holder.workspace, customer_id, language=language)
+
+            value = await read_for_holder(request, "scores:read", of)
             content = told.dump_json(value if part == "value" else getattr(value, part))
             return Response(content, media_type="application/json", headers={"Vary": "Accept-Language"})
 

@@ -1,0 +1,138 @@
+"""Pages of `GET /v1/values` over a million customers: each sort, page 1 and page 1,000; filters with each sort.
+
+The service as the launcher starts it, with simulated customers and a run of them (textbook). A page has 100 values;
+what is told is the median of a few. Lists of customers and of a customer's events stand below.
+
+    python -m benchmarks.lists_speed [--small] [--customers 1000000] [--repeats 3]
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import statistics
+import tempfile
+import time
+import urllib.parse
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from app.embedded.folder import account_for, temporary_parent
+from app.store.score_lists import SORTS
+from benchmarks.read_speed import KEY, call, fill_workspaces, score
+from tests.test_launcher import Launcher
+
+DIRECTIONS = ("", "-")
+LIMIT_SECONDS = 0.150
+
+
+def filters_of(url: str, key: str) -> list[dict[str, str]]:
+    """Each filter alone, with a rare and a common value of each, and combinations that somebody would ask for."""
+    page = call(url, key, "/v1/values?sort=-clv_total&limit=1")["data"][0]
+    high = page["clv"]["total"]
+    alone = [
+        *({"segment": segment} for segment in ("champions", "hibernating", "cant_lose", "promising")),
+        *({"abc": grade} for grade in "ABC"),
+        *({"churn_state": state} for state in ("active", "at_risk", "churned", "never_purchased")),
+        *({"churn_type": kind} for kind in ("unknown", "negligent")),
+        *({"lifecycle_status": status} for status in ("prospect", "new", "active", "occasional", "inactive")),
+        {"clv_total_min": f"{float(high) / 3:.2f}"},
+        {"clv_total_min": "500"},
+        {"clv_total_max": "20"},
+        {"net_spend_min": "2000"},
+        {"net_spend_min": "100"},
+        {"net_spend_max": "10"},
+        {"net_spend_min": "100", "net_spend_max": "101"},
+        {"net_spend_min": "99999999"},
+    ]
+    together = [
+        {"segment": "champions", "abc": "A"},
+        {"segment": "champions", "abc": "C"},
+        {"abc": "A", "churn_state": "churned"},
+        {"abc": "A", "churn_state": "at_risk", "churn_type": "unknown"},
+        {"abc": "C", "lifecycle_status": "active"},
+        {"segment": "at_risk", "net_spend_min": "500"},
+        {"churn_state": "active", "clv_total_min": "500"},
+        {"churn_state": "churned", "net_spend_max": "20"},
+        {"lifecycle_status": "new", "net_spend_min": "200", "clv_total_max": "400"},
+    ]
+    return alone + together
+
+
+def timed(url: str, key: str, path: str, repeats: int) -> tuple[float, Any]:
+    seconds = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        answer = call(url, key, path)
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds), answer
+
+
+def unfiltered(url: str, key: str, pages: int, repeats: int) -> None:
+    for sort, direction in product(SORTS, DIRECTIONS):
+        path = f"/v1/values?sort={direction}{sort}"
+        first, answer = timed(url, key, path, repeats)
+        cursor = answer["next_cursor"]
+        # Pages of 1,000 lead to the same place sooner.
+        for _ in range(pages * 100 // 1_000):
+            cursor = call(url, key, f"{path}&limit=1000&cursor={cursor}")["next_cursor"] or cursor
+        last, _ = timed(url, key, f"{path}&cursor={cursor}", repeats)
+        print(f"{direction + sort:24} page 1 {1e3 * first:7.1f} ms, page {pages} {1e3 * last:7.1f} ms", flush=True)
+
+
+def filtered(url: str, key: str, repeats: int) -> None:
+    slow = 0
+    for condition in filters_of(url, key):
+        seconds = {}
+        for sort, direction in product(SORTS, DIRECTIONS):
+            query = urllib.parse.urlencode({**condition, "sort": direction + sort})
+            seconds[direction + sort], answer = timed(url, key, f"/v1/values?{query}", repeats)
+        worst = max(seconds, key=lambda sort: seconds[sort])
+        slow += sum(one > LIMIT_SECONDS for one in seconds.values())
+        told = ", ".join(f"{name}={value}" for name, value in condition.items())
+        print(
+            f"{told:60} median {1e3 * statistics.median(seconds.values()):7.1f} ms,"
+            f" worst {1e3 * seconds[worst]:7.1f} ms ({worst}); rows on the page {len(answer['data'])}",
+            flush=True,
+        )
+    print(f"{slow} pages took longer than {1e3 * LIMIT_SECONDS:.0f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--customers", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--small", action="store_true", help="a quick look, in under 25 seconds")
+    parser.add_argument("--service", help="a JSON file with the url and the key of a service that is filled already")
+    arguments = parser.parse_args()
+    if arguments.small:
+        arguments.customers, arguments.repeats = 25_000, 1
+    if arguments.service:
+        service = json.loads(Path(arguments.service).read_text())
+        measure(service["url"], service["key"], arguments)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="perennial-lists-", dir=temporary_parent(account_for())))
+    folder.chmod(0o711)  # The server's user passes through.
+    try:
+        with Launcher(folder, PERENNIAL_BOOTSTRAP_KEY=KEY) as launcher:
+            url = launcher.until_serving()
+            database_url = f"postgresql://perennial@/perennial?host={folder}/data/socket"
+            asyncio.run(fill_workspaces(database_url, ["default"], arguments.customers))
+            score(url, KEY, "textbook")
+            asyncio.run(fill_workspaces(database_url, [], 0))
+            measure(url, KEY, arguments)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure(url: str, key: str, arguments: Any) -> None:
+    unfiltered(url, key, min(1_000, arguments.customers // 100 - 1), arguments.repeats)
+    filtered(url, key, arguments.repeats)
+    for path in ("/v1/customers?limit=100", "/v1/customers/c-0000001/events"):
+        seconds, _ = timed(url, key, path, arguments.repeats)
+        print(f"{path:40} {1e3 * seconds:7.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
