@@ -86,6 +86,24 @@ async def copy_to_history(connection: AsyncConnection, run_id: int, partition: i
     )
 
 
+async def list_history(
+    connection: AsyncConnection, workspace_id: int, customer_id: str, after: int, limit: int
+) -> Sequence[Row[Any]]:
+    """What is kept of a customer's scores for good, from the run after ``after`` on, with the runs' names."""
+    return (
+        await connection.execute(
+            text(
+                "SELECT history.run_id, runs.name AS run_name, history.as_of, r, f, m, segment, abc_grade, net_spend,"
+                " clv_total, churn_state, churn_type FROM score_history AS history"
+                " JOIN runs ON runs.id = history.run_id"
+                " WHERE history.workspace_id = :workspace_id AND history.customer_id = :customer_id"
+                " AND history.run_id > :after ORDER BY history.run_id LIMIT :limit"
+            ),
+            {"workspace_id": workspace_id, "customer_id": customer_id, "after": after, "limit": limit},
+        )
+    ).all()
+
+
 _FIND = DriverStatement(
     f"SELECT {_SELECTED} FROM scores WHERE workspace_id = :workspace_id AND partition = :partition"
     " AND run_id = :run_id AND customer_id = ANY(CAST(:customer_ids AS text[]))"
