@@ -10,7 +10,9 @@ from app.store import audit as store
 from app.store.engine import autocommit
 from app.store.workspaces import Workspace
 
-Action = Literal["workspace.created", "key.created", "key.rotated", "key.revoked", "settings.changed"]
+Action = Literal[
+    "workspace.created", "key.created", "key.rotated", "key.revoked", "settings.changed", "customer.erased"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ async def label_customer(engine: AsyncEngine, workspace: Workspace, label: Churn
     if label.subtype is not None and label.type != "passive":
         raise InvalidRequest("subtype must be left out unless type is passive.", pointer="/subtype")
     async with engine.begin() as connection:
-        if await customer_store.find_customer(connection, workspace.id, label.customer_id) is None:
+        if not await customer_store.hold_customer(connection, workspace.id, label.customer_id):
             raise unknown_customer()
         await interaction_store.write_label(
             connection, workspace.id, label.customer_id, label.type, label.subtype, label.labelled_at, now

@@ -9,7 +9,8 @@ and orders tell where it is not, and then everything is undone and looked up und
 """
 
 import asyncio
-from collections.abc import Callable, Sequence, Sized
+import json
+from collections.abc import Callable, Sequence, Set, Sized
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
@@ -17,10 +18,12 @@ from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.erasure import erased_among
 from app.events import ADJUSTING_TYPES, PROFILE_TYPES
 from app.rejections import Reason
 from app.scalars import MONEY_PLACES
 from app.store import customers as customer_store
+from app.store import erasure as erasure_store
 from app.store import events as event_store
 from app.store.customers import SummaryChange
 from app.store.engine import is_unique_violation, plan_anew
@@ -38,6 +41,10 @@ CURRENCY_MISMATCH = Reason(
     "A refund that names an order is in that order's currency and rate: leave currency out.",
     "/data/currency",
 )
+CUSTOMER_ERASED = Reason(
+    "customer_erased", "This customer was erased; nothing about them is stored any more.", "/customer_id"
+)
+REFERRER_ERASED = Reason("customer_erased", "This customer was erased: leave referred_by out.", "/data/referred_by")
 ZERO = Decimal(0)
 INLINE_ROWS = 200
 
@@ -56,26 +63,50 @@ async def record_rows(
     Raises ``BeginAgain`` where events that were taken for new are not.
     """
     await plan_anew(connection)
+    referrers = _referrers(rows)
+    if referrers:
+        # They need not be customers at all, so there is no summary to lock.
+        await erasure_store.hold_off_erasing(connection, workspace.id)
     if not again and workspace.id not in _resent and not any(map(_must_fit_its_order, rows)):
         verdicts, new = _decide(rows, {}, {})
         try:
-            await _write(connection, workspace, new, received_at)
+            fresh = await _write(connection, workspace, new, received_at)
         except DBAPIError as error:
             if is_unique_violation(error):
                 raise BeginAgain from error
             raise
+        if await erased_among(connection, workspace, fresh | referrers):
+            raise BeginAgain
         return verdicts
-    customer_ids = sorted({row.customer_id for row in rows})
+    erased: frozenset[str] = frozenset()
+    if again:
+        erased = await erased_among(connection, workspace, {row.customer_id for row in rows} | referrers)
+    customer_ids = sorted({row.customer_id for row in rows} - erased)
     await customer_store.lock_customers(connection, workspace.id, customer_ids, received_at)
     known_events, known_orders = await _find_known(connection, workspace, rows)
     if known_events or known_orders:
         _resent.add(workspace.id)
     else:
         _resent.discard(workspace.id)
-    verdicts, new = _decide(rows, known_events, known_orders)
+    verdicts, new = _decide(rows, known_events, known_orders, erased)
     if new:
-        await _write(connection, workspace, new, received_at)
+        fresh = await _write(connection, workspace, new, received_at)
+        # Also those who were erased after they were looked for above, and before their locks were held.
+        if await erased_among(connection, workspace, (fresh | _referrers(new)) - erased):
+            raise BeginAgain
     return verdicts
+
+
+def _referrers(rows: Sequence[EventRow]) -> set[str]:
+    """Whom the profiles among the rows name as referrers."""
+    return {name for row in rows if row.type in PROFILE_TYPES and (name := _referrer(row)) is not None}
+
+
+def _referrer(row: EventRow) -> str | None:
+    if row.data is None or '"referred_by"' not in row.data:
+        return None
+    name: str | None = json.loads(row.data).get("referred_by")
+    return name
 
 
 async def _find_known(
@@ -104,7 +135,10 @@ def _must_fit_its_order(row: EventRow) -> bool:
 
 
 def _decide(
-    rows: Sequence[EventRow], known_events: dict[tuple[str, str], bytes], known_orders: dict[tuple[str, str], Any]
+    rows: Sequence[EventRow],
+    known_events: dict[tuple[str, str], bytes],
+    known_orders: dict[tuple[str, str], Any],
+    erased: Set[str] = frozenset(),
 ) -> tuple[list[Verdict], list[EventRow]]:
     """A verdict for each event in their order, and the new ones; the first of two that disagree wins."""
     verdicts: list[Verdict] = []
@@ -115,12 +149,16 @@ def _decide(
         order = known_orders.get((row.customer_id, row.order_id)) if row.order_id is not None else None
         is_order = row.type == "order.placed"
         verdict: Verdict = "accepted"
-        if stored is not None:
+        if row.customer_id in erased:
+            verdict = CUSTOMER_ERASED
+        elif stored is not None:
             verdict = "duplicate" if stored == row.fingerprint else EVENT_CONFLICT
         elif is_order and order is not None:
             verdict = "duplicate" if order.fingerprint == row.fingerprint else ORDER_CONFLICT
         elif order is not None and _must_fit_its_order(row) and not _same_currency(row, order):
             verdict = CURRENCY_MISMATCH
+        elif erased and row.type in PROFILE_TYPES and _referrer(row) in erased:
+            verdict = REFERRER_ERASED
         else:
             new.append(row)
             known_events[identity] = row.fingerprint
@@ -138,10 +176,11 @@ def _same_currency(refund: EventRow, order: Any) -> bool:
 
 async def _write(
     connection: AsyncConnection, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime
-) -> None:
+) -> set[str]:
     """Store new events and bring the summaries of their customers up to date, adding where that is enough.
 
-    The summaries come first, in sorted order: they are the locks.
+    The summaries come first, in sorted order: they are the locks. Answers the customers who had no event before: any of
+    them may be one who was erased.
     """
     changes, joined_changes = await _apart(rows, _changes_by, rows)
     added = await customer_store.add_changes(connection, workspace.id, joined_changes, received_at)
@@ -169,6 +208,7 @@ async def _write(
     profiled = sorted({row.customer_id for row in rows if row.type in PROFILE_TYPES})
     if profiled:
         await customer_store.recompute_profiles(connection, workspace.id, profiled)
+    return {customer_id for customer_id, count in added.items() if count == changes[customer_id].event_count}
 
 
 async def _apart(

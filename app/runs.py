@@ -27,6 +27,7 @@ from app.analytics.clv import PurchaseDays
 from app.analytics.pareto import ParetoCurve
 from app.analytics.population import TotalTooLarge
 from app.churn_typing import StoredEvents, encoded_interactions, interactions_of, learn_from_labels
+from app.erasure import leave_out_erased
 from app.errors import InvalidRequest, NotFound
 from app.rejections import explain
 from app.scoring import (
@@ -39,6 +40,7 @@ from app.scoring import (
     fit_population,
     score_columns,
 )
+from app.store import erasure as erasure_store
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store import queue
@@ -254,6 +256,7 @@ async def _fail(engine: AsyncEngine, run_id: int, code: str, detail: str) -> Non
 async def _execute(engine: AsyncEngine, run: Row[Any], ending: asyncio.Event) -> None:
     workspace = await _workspace(engine, run.workspace_id)
     settings = WorkspaceSettings.model_validate_json(run.settings)
+    erased_before = await _count_erased(engine, workspace)
     population, purchase_days, interaction_counts = await _read(engine, workspace, run, settings, ending)
     try:
         learned = await _learn(engine, workspace, run, settings, population)
@@ -263,12 +266,17 @@ async def _execute(engine: AsyncEngine, run: Row[Any], ending: asyncio.Event) ->
     except TotalTooLarge:
         raise _too_large() from None
     await _report(engine, run.id, 0.4, len(population.customer_ids), ending)
-    await _write(engine, workspace, run, settings, population, fit, interaction_counts, ending)
+    await _write(engine, workspace, run, settings, population, fit, interaction_counts, erased_before, ending)
 
 
 async def _workspace(engine: AsyncEngine, workspace_id: int) -> Workspace:
     async with autocommit(engine).connect() as connection:
         return await workspace_store.get_workspace(connection, workspace_id)
+
+
+async def _count_erased(engine: AsyncEngine, workspace: Workspace) -> int:
+    async with autocommit(engine).connect() as connection:
+        return await erasure_store.count_erased(connection, workspace.id)
 
 
 def _too_large() -> RunFailed:
@@ -321,6 +329,7 @@ async def _write(
     population: Population,
     fit: FittedPopulation,
     interaction_counts: NDArray[np.int32],
+    erased_before: int,
     ending: asyncio.Event,
 ) -> None:
     """Store all scores and make the run the latest, in one transaction."""
@@ -337,11 +346,15 @@ async def _write(
                 await _report(engine, run.id, 0.4 + 0.5 * done / size, size, ending)
         if partition != score_store.SHARED_PARTITION:
             await score_store.attach_partition(connection, partition)
+        # Last of all, since it keeps others from being erased until this is committed.
+        fitted = await leave_out_erased(
+            connection, workspace, run.id, partition, fit.fitted.to_dict(), before=erased_before
+        )
         await run_store.succeed_run(
             connection,
             run.id,
             customers=size,
-            fitted=fit.fitted.to_dict(),
+            fitted=fitted,
             curve=_curve(fit.curve),
             partition=partition,
             finished_at=datetime.now(UTC),

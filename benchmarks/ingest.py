@@ -140,7 +140,7 @@ async def by_function(database_url: str, workspace: Workspace, orders: list[dict
 
 async def by_copy(database_url: str, orders: list[dict[str, Any]], a_commit: int | None = A_REQUEST) -> float:
     """Rows a second by bare COPY, so many a commit over 4 connections; None: in one go over one."""
-    rows = prepare(Workspace(1, "bare", "USD", ZoneInfo("UTC")), orders, datetime.now(UTC))[0].rows
+    rows = prepare(Workspace(1, "bare", "USD", ZoneInfo("UTC"), bytes(32)), orders, datetime.now(UTC))[0].rows
     batches = iter(list(cut(rows, a_commit or len(rows))))
 
     async def copy(connection: Any) -> None:
@@ -228,7 +228,7 @@ async def next_order(url: str, customer_ids: Sequence[str], times: int) -> list[
 async def measure(folder: Path, url: str, orders: int, rounds: int) -> list[Figure]:
     """The figures of this page, medians over the rounds."""
     database_url = f"postgresql://perennial@/perennial?host={folder}/data/socket"
-    workspace = Workspace(1, "default", "USD", ZoneInfo("UTC"))
+    workspace = Workspace(1, "default", "USD", ZoneInfo("UTC"), bytes(32))
     found: dict[str, list[float]] = {}
 
     def tell(**figures: float) -> None:

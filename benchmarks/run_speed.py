@@ -84,7 +84,8 @@ def cpu_seconds(server: subprocess.Popen[bytes], client: int) -> float:
 async def do_run(engine: AsyncEngine, workspace: Workspace, model: str, working: subprocess.Popen[bytes]) -> float:
     """Seconds from the request to the end of a run that the worker does."""
     begun = time.perf_counter()
-    asked = await runs.request_run(engine, workspace, AS_OF, {"clv": {"model": model}})
+    async with engine.begin() as connection:
+        asked = await runs.add_run(connection, workspace, AS_OF, {"clv": {"model": model}})
     while True:
         await asyncio.sleep(0.02)
         record = await runs.get_run(engine, workspace, asked.id)

@@ -12,7 +12,7 @@ from app.imports.mapping import ImportMapping, find_columns, read_mapping
 from app.imports.reading import Line, Reading, RowReader
 from app.store.workspaces import Workspace
 
-WORKSPACE = Workspace(1, "shop", "USD", ZoneInfo("America/New_York"))
+WORKSPACE = Workspace(1, "shop", "USD", ZoneInfo("America/New_York"), bytes(32))
 RECEIVED_AT = datetime(2025, 6, 1, tzinfo=UTC)
 HEADER = ["order", "customer", "when", "total"]
 COLUMNS = {"order_id": "order", "customer_id": "customer", "occurred_at": "when", "amount": "total"}

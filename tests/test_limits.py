@@ -244,7 +244,7 @@ async def test_waiting_for_turns_is_bounded_in_time_and_number() -> None:
 def test_what_is_remembered_of_keys_is_bounded_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_MOST_KEYS", 10)
     kept = Limits(1.0, 1)
-    workspace = Workspace(1, "w", "USD", None)  # type: ignore[arg-type]
+    workspace = Workspace(1, "w", "USD", None, b"")  # type: ignore[arg-type]
     for number in range(100):
         kept.learn(f"Bearer cAnArY-{number}", workspace)
     assert len(kept._workspaces) == 10

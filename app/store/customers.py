@@ -1,6 +1,6 @@
 """Customers: their summaries, which lock them, and their profiles."""
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -110,7 +110,7 @@ SET event_count = summary.event_count + excluded.event_count,
     first_day_spend = {_on_first_day("first_day_spend")},
     first_day_cost = {_on_first_day("first_day_cost")}
 WHERE {applies}
-RETURNING customer_id
+RETURNING customer_id, event_count
 """)
 
 
@@ -150,8 +150,9 @@ async def add_changes(
     now: datetime,
     *,
     settled: bool = False,
-) -> Set[str]:
-    """Add a batch to the summaries of its customers, making those that are new; answers whom it was added for.
+) -> dict[str, int]:
+    """Add a batch to the summaries of its customers, making those that are new; answers whom it was added for, and
+    how many events each has now.
 
     The customers, which come in sorted order, are locked until the transaction ends.
 
@@ -160,7 +161,7 @@ async def add_changes(
     """
     statement = _ADD_SETTLED_CHANGES if settled else _ADD_CHANGES
     values = {"workspace_id": workspace_id, "now": now, **joined_changes}
-    return {customer_id for (customer_id,) in await statement.fetch(connection, values)}
+    return dict(await statement.fetch(connection, values))
 
 
 _NEW_DAYS = text(f"""
@@ -277,6 +278,18 @@ async def find_customer(connection: AsyncConnection, workspace_id: int, customer
             {"workspace_id": workspace_id, "customer_id": customer_id},
         )
     ).one_or_none()
+
+
+async def hold_customer(connection: AsyncConnection, workspace_id: int, customer_id: str) -> bool:
+    """Whether there is such a customer, who until the transaction ends is not erased; events are recorded meanwhile."""
+    found = await connection.execute(
+        text(
+            "SELECT customer_id FROM customer_summary WHERE workspace_id = :workspace_id AND customer_id = :customer_id"
+            " FOR KEY SHARE"
+        ),
+        {"workspace_id": workspace_id, "customer_id": customer_id},
+    )
+    return found.first() is not None
 
 
 @dataclass(frozen=True, slots=True)

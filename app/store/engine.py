@@ -7,8 +7,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import asyncpg
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause, event, text
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -55,7 +56,7 @@ def create_engine(
             await connection.execute(_WAIT_FOR_COMMITS)
             return connection
 
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
         pool_size=pool_size,
@@ -64,6 +65,18 @@ def create_engine(
         # Errors are logged, and the values that customers sent don't belong there.
         hide_parameters=True,
     )
+    event.listen(engine.sync_engine, "handle_error", _hide_details)
+    return engine
+
+
+def _hide_details(context: ExceptionContext) -> None:
+    """Let no error quote a row: the server's DETAIL does, and every wrapping of the error repeats it."""
+    error: BaseException | None = context.sqlalchemy_exception or context.original_exception
+    while error is not None:
+        if isinstance(error, asyncpg.PostgresError):
+            error.detail = None
+        error.args = tuple(part.partition("\nDETAIL:")[0] if isinstance(part, str) else part for part in error.args)
+        error = error.__cause__ or getattr(error, "orig", None)
 
 
 _DIALECT: Any = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
@@ -94,6 +107,8 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        if isinstance(error, asyncpg.PostgresError):
+            error.detail = None  # It quotes rows.
         gone = isinstance(error, asyncpg.PostgresConnectionError | asyncpg.InterfaceError)
         raise DBAPIError(None, None, error, connection_invalidated=gone) from error
 

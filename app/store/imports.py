@@ -356,9 +356,10 @@ async def delete_orders(connection: AsyncConnection, import_id: str, until: int)
 
 
 async def succeed_import(connection: AsyncConnection, import_id: str, now: datetime) -> None:
+    """End the import, and forget the file's first line, which nothing reads any more and may be anything."""
     await connection.execute(
         text(
-            "UPDATE imports SET status = 'succeeded', finished_at = :now, touched_at = :now"
+            "UPDATE imports SET status = 'succeeded', header = NULL, finished_at = :now, touched_at = :now"
             " WHERE id = :id AND status = 'running'"
         ),
         {"id": import_id, "now": now},
@@ -369,8 +370,8 @@ async def fail_import(connection: AsyncConnection, import_id: str, code: str, de
     """End the import as failed, and drop what waits of it; what it stored stays."""
     result = await connection.execute(
         text(
-            "UPDATE imports SET status = 'failed', error_code = :code, error_detail = :detail, finished_at = :now,"
-            " touched_at = :now WHERE id = :id AND status IN ('queued', 'running') RETURNING id"
+            "UPDATE imports SET status = 'failed', header = NULL, error_code = :code, error_detail = :detail,"
+            " finished_at = :now, touched_at = :now WHERE id = :id AND status IN ('queued', 'running') RETURNING id"
         ),
         {"id": import_id, "code": code, "detail": detail, "now": now},
     )

@@ -181,6 +181,18 @@ async def write_label(
     )
 
 
+async def find_label(connection: AsyncConnection, workspace_id: int, customer_id: str) -> Row[Any] | None:
+    return (
+        await connection.execute(
+            text(
+                "SELECT type, subtype, labelled_at, recorded_at FROM churn_labels"
+                " WHERE workspace_id = :workspace_id AND customer_id = :customer_id"
+            ),
+            {"workspace_id": workspace_id, "customer_id": customer_id},
+        )
+    ).one_or_none()
+
+
 async def read_labels(
     connection: AsyncConnection, workspace_id: int, as_of: datetime, limit: int
 ) -> Sequence[Row[Any]]:

@@ -100,6 +100,15 @@ async def list_runs(
     ).all()
 
 
+async def list_kept_runs(connection: AsyncConnection, workspace_id: int) -> list[str]:
+    """Names of the runs whose scores are kept, newest first."""
+    rows = await connection.execute(
+        text("SELECT name FROM runs WHERE workspace_id = :workspace_id AND kept ORDER BY id DESC"),
+        {"workspace_id": workspace_id},
+    )
+    return list(rows.scalars())
+
+
 async def start_run(connection: AsyncConnection, run_id: int, started_at: datetime) -> Row[Any] | None:
     """Take a run that is not finished; one whose worker died is taken again, from the beginning."""
     return (

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import SmallInteger, Text, text
+from sqlalchemy import Row, SmallInteger, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -133,6 +133,24 @@ async def _copy(connection: AsyncConnection, table: str, columns: tuple[str, ...
     driver = await driver_connection(connection)
     with translated_errors():
         await driver.copy_to_table(table, source=stream(), columns=columns, format="binary")
+
+
+async def list_history(
+    connection: AsyncConnection, workspace_id: int, customer_id: str, after: int, limit: int
+) -> Sequence[Row[Any]]:
+    """What is kept of a customer's scores for good, from the run after ``after`` on, with the runs' names."""
+    return (
+        await connection.execute(
+            text(
+                "SELECT history.run_id, runs.name AS run_name, history.as_of, r, f, m, segment, abc_grade, net_spend,"
+                " clv_total, churn_state, churn_type FROM score_history AS history"
+                " JOIN runs ON runs.id = history.run_id"
+                " WHERE history.workspace_id = :workspace_id AND history.customer_id = :customer_id"
+                " AND history.run_id > :after ORDER BY history.run_id LIMIT :limit"
+            ),
+            {"workspace_id": workspace_id, "customer_id": customer_id, "after": after, "limit": limit},
+        )
+    ).all()
 
 
 _FIND = DriverStatement(

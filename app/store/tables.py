@@ -44,6 +44,7 @@ Instant = DateTime(timezone=True)
 PLACED = "type = 'order.placed'"
 ADJUSTING = "type IN ('order.cancelled', 'order.refunded')"
 PROFILE = "type IN ('customer.created', 'customer.updated')"
+REFERS = "(data ->> 'referred_by') IS NOT NULL"
 INTERACTION = (
     "type NOT IN ('customer.created', 'customer.updated', 'order.placed', 'order.cancelled', 'order.refunded')"
 )
@@ -58,6 +59,13 @@ workspaces = Table(
     Column("settings", JSONB, nullable=False, server_default=text("'{}'")),
     Column("settings_version", Integer, nullable=False, server_default=text("1")),
     Column("latest_run_id", Integer, comment="the succeeded run that lists and live scores read"),
+    Column(
+        "erasure_key",
+        LargeBinary,
+        nullable=False,
+        server_default=text("sha256((uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())))"),
+        comment="of the hashes of erased customers",
+    ),
     Column("created_at", Instant, nullable=False),
 )
 
@@ -131,6 +139,13 @@ events = Table(
         "type",
         postgresql_where=text("type <> 'order.placed'"),
     ),
+    # Few enter it: profiles that name a referrer, for when that one is erased.
+    Index(
+        "ix_events_referred_by",
+        "workspace_id",
+        text("(data ->> 'referred_by')"),
+        postgresql_where=text(f"{PROFILE} AND {REFERS}"),
+    ),
 )
 
 customer_summary = Table(
@@ -163,6 +178,15 @@ customer_profiles = Table(
     Column("workspace_id", Integer, primary_key=True),
     Column("customer_id", IdText, primary_key=True),
     Column("profile", JSONB, nullable=False),
+)
+
+# Looked for by its hash alone; on a cluster a reference table, or distributed by the hash.
+erased_customers = Table(
+    "erased_customers",
+    metadata,
+    Column("workspace_id", Integer, primary_key=True),
+    Column("customer_hash", LargeBinary, primary_key=True, comment="HMAC-SHA256 of the id under the workspace's key"),
+    Column("erased_at", Instant, nullable=False),
 )
 
 runs = Table(

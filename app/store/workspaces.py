@@ -1,7 +1,7 @@
 """Workspaces and their keys."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,6 +20,8 @@ class Workspace:
     name: str
     currency: str
     time_zone: ZoneInfo
+    erasure_key: bytes = field(repr=False, compare=False)
+    """Of the hashes by which erased customers are known."""
     latest_run_id: int | None = None
     settings_version: int = 1
 
@@ -41,7 +43,8 @@ VALID_KEY = "k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > no
 """What makes a key of ``api_keys AS k`` work, by the database's clock alone."""
 
 KEY_HOLDERS = f"""
-SELECT k.key_hash, k.id AS key_id, k.scopes, w.id, w.name, w.currency, w.time_zone, w.latest_run_id, w.settings_version
+SELECT k.key_hash, k.id AS key_id, k.scopes, w.id, w.name, w.currency, w.time_zone, w.latest_run_id,
+       w.settings_version, w.erasure_key
 FROM api_keys AS k JOIN workspaces AS w ON w.id = k.workspace_id
 WHERE k.key_hash = ANY(CAST(:key_hashes AS bytea[])) AND {VALID_KEY}
 """
@@ -60,6 +63,7 @@ def _workspace(row: Mapping[Any, Any]) -> Workspace:
         row["name"],
         row["currency"],
         ZoneInfo(row["time_zone"]),
+        row["erasure_key"],
         row["latest_run_id"],
         row["settings_version"],
     )
@@ -68,7 +72,7 @@ def _workspace(row: Mapping[Any, Any]) -> Workspace:
 async def get_workspace(connection: AsyncConnection, workspace_id: int) -> Workspace:
     rows = await connection.execute(
         text(
-            "SELECT id, name, currency, time_zone, latest_run_id, settings_version FROM workspaces"
+            "SELECT id, name, currency, time_zone, latest_run_id, settings_version, erasure_key FROM workspaces"
             " WHERE id = :workspace_id"
         ),
         {"workspace_id": workspace_id},

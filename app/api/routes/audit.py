@@ -29,12 +29,18 @@ class AuditEntry(BaseModel):
     action: Annotated[
         str,
         Field(
-            description="`workspace.created`, `key.created`, `key.rotated`, `key.revoked` or `settings.changed`; "
-            "more may come.",
+            description="`workspace.created`, `key.created`, `key.rotated`, `key.revoked`, `settings.changed` or "
+            "`customer.erased`; more may come.",
             examples=["key.created"],
         ),
     ]
-    target: Annotated[str, Field(description="What it was done to.", examples=["key_0b1d7c365f0c2a9b"])]
+    target: Annotated[
+        str,
+        Field(
+            description="What it was done to; of an erased customer, the keyed hash of the id.",
+            examples=["key_0b1d7c365f0c2a9b"],
+        ),
+    ]
 
 
 class AuditPage(BaseModel):

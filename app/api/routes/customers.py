@@ -78,7 +78,7 @@ class StoredEventPage(BaseModel):
     next_cursor: Annotated[str | None, Field(description="Null on the last page.")]
 
 
-def _customer(record: CustomerRecord) -> Customer:
+def show_customer(record: CustomerRecord) -> Customer:
     return Customer(
         customer_id=record.customer_id,
         profile=CustomerProfile(**record.profile),
@@ -96,7 +96,7 @@ def _customer(record: CustomerRecord) -> Customer:
     )
 
 
-def _stored_event(customer_id: str, record: EventRecord) -> StoredEvent:
+def show_event(customer_id: str, record: EventRecord) -> StoredEvent:
     return StoredEvent.model_construct(
         id=record.id,
         type=record.type,
@@ -138,7 +138,7 @@ async def list_customers(
     page = records[:limit]
     more = len(records) > limit
     return CustomerPage.model_construct(
-        data=[_customer(record) for record in page],
+        data=[show_customer(record) for record in page],
         next_cursor=encode_cursor("customers", bound, [page[-1].customer_id]) if more else None,
     )
 
@@ -151,7 +151,7 @@ async def list_customers(
 )
 async def get_customer(holder: CustomersReader, engine: Engine, customer_id: CustomerId) -> Customer:
     """Profile and summary."""
-    return _customer(await customers.get_customer(engine, holder.workspace, customer_id))
+    return show_customer(await customers.get_customer(engine, holder.workspace, customer_id))
 
 
 @router.get(
@@ -180,5 +180,5 @@ async def list_customer_events(
         last = page[-1]
         next_cursor = encode_cursor("events", bound, [last.occurred_at, last.id])
     return StoredEventPage.model_construct(
-        data=[_stored_event(customer_id, record) for record in page], next_cursor=next_cursor
+        data=[show_event(customer_id, record) for record in page], next_cursor=next_cursor
     )
