@@ -17,7 +17,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import runs
+from app import erasure, runs
 from app.imports import execution, receiving
 from app.settings import Settings
 from app.store import queue
@@ -48,6 +48,7 @@ EVERY_MINUTE: list[Callable[[AsyncEngine], Awaitable[None]]] = [
     runs.schedule_due_runs,
     execution.remove_abandoned_uploads,
     prune_queue_log,
+    erasure.forget_statistics,
 ]
 """Called about once a minute by every worker, one after another; several workers may do so at the same time."""
 
