@@ -60,6 +60,12 @@ drift: $(INSTALLED_DEV) ## Check that openapi/ and migrations/ say what the code
 
 check: lint types imports drift ## All of lint, types, imports and drift
 
+# ---- Measure --------------------------------------------------------------------------------------------------------
+
+.PHONY: bench
+bench: $(INSTALLED_DEV) ## Measure speed by ratios and write docs/performance.md; SMALL=1 takes two minutes and writes nothing
+	@OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) -m benchmarks $(if $(SMALL),--small) $(ARGS)
+
 # ---- Develop --------------------------------------------------------------------------------------------------------
 
 .PHONY: format openapi migrate revision lock clean

@@ -18,6 +18,7 @@ from app import audit
 from app.customers import unknown_customer
 from app.store import customers as customer_store
 from app.store import erasure as store
+from app.store.engine import autocommit
 from app.store.workspaces import KeyHolder, Workspace
 from app.transactions import committed
 
@@ -48,7 +49,7 @@ async def _erase(
     referred = await store.find_referred(connection, workspace.id, customer_id)
     # In sorted order, as every batch locks its customers.
     await customer_store.lock_customers(connection, workspace.id, sorted({customer_id, *referred}), now)
-    await store.insert_erased(connection, workspace.id, hashed, now)
+    await store.insert_erased(connection, workspace.id, hashed)
     await store.delete_customer(connection, workspace.id, customer_id)
     await store.blank_referrer(connection, workspace.id, customer_id)
     remaining = [other for other in referred if other != customer_id]
@@ -87,6 +88,15 @@ def _replaced(part: Any, customer_id: str, stand_in: str) -> Any:
     if isinstance(part, list):
         return [_replaced(value, customer_id, stand_in) for value in part]
     return part
+
+
+async def forget_statistics(engine: AsyncEngine) -> None:
+    """Have tables sampled anew after an erasure: the planner keeps values of the rows that it last looked at."""
+    async with autocommit(engine).connect() as connection:
+        tables = await store.find_tables_sampled_before(connection)
+    for table in tables:
+        async with engine.begin() as connection:
+            await store.sample_anew(connection, table)
 
 
 # ---- What ingest and runs ask ---------------------------------------------------------------------------------------

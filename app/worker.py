@@ -17,7 +17,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import idempotency, logs, runs
+from app import erasure, idempotency, logs, runs
 from app.imports import execution, receiving
 from app.settings import Settings
 from app.store import queue
@@ -49,6 +49,7 @@ EVERY_MINUTE: list[Callable[[AsyncEngine], Awaitable[None]]] = [
     execution.remove_abandoned_uploads,
     prune_queue_log,
     idempotency.prune_answers,
+    erasure.forget_statistics,
 ]
 """Called about once a minute by every worker, one after another; several workers may do so at the same time."""
 

@@ -8,7 +8,7 @@ a customer over two years. In each round, one after the other:
 - the run, from the request to `succeeded`, with the model chosen by contest (`auto`) and with the textbook's;
 - the bare movement, by one connection: the orders out (customer, order, moment, day, amount, rate, cost: what a run
   needs to know) by binary COPY; as many score rows as there are customers, all columns of `scores`, in by binary COPY
-  of bytes prepared before, into a table made in the same transaction; the six indexes of `scores`; commit. The history
+  of bytes prepared before, into a table made in the same transaction; the indexes of `scores`; commit. The history
   of scores, which a run stores as well, is left out.
 
 Then the script, once a way (see `lifetimes_script`), for at most `--script-seconds`; the peak memory (VmHWM) of a fresh
@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,6 @@ from benchmarks.large_shop import AS_OF, fill, make_orders
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODELS = ("auto", "textbook")
 _ORDER_COLUMNS = "customer_id, order_id, occurred_at, local_day, amount, exchange_rate, cost"
-_INDEXES = ("net_spend", "days_since_last_order", "order_count", "clv_total", "churn_probability")
 _A_MESSAGE = 1 << 18
 
 
@@ -105,6 +105,8 @@ async def bare_movement(connection: Any, workspace: Workspace, rows: bytes) -> t
         for start in range(0, len(rows), _A_MESSAGE):
             yield rows[start : start + _A_MESSAGE]
 
+    found = await connection.fetch("SELECT indexdef FROM pg_indexes WHERE tablename = 'scores'")
+    definitions = [re.sub(r" INDEX \S+ ON (ONLY )?\S+ ", " INDEX ON bare_scores ", row["indexdef"]) for row in found]
     moments = [time.perf_counter()]
     query = f"SELECT {_ORDER_COLUMNS} FROM events WHERE workspace_id = {workspace.id} AND type = 'order.placed'"
     await connection.copy_from_query(query, output=drop, format="binary")
@@ -114,9 +116,8 @@ async def bare_movement(connection: Any, workspace: Workspace, rows: bytes) -> t
         await connection.copy_to_table("bare_scores", source=prepared(), format="binary")
         moments.append(time.perf_counter())
         await connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
-        await connection.execute("ALTER TABLE bare_scores ADD PRIMARY KEY (partition, run_id, customer_id)")
-        for column in _INDEXES:
-            await connection.execute(f"CREATE INDEX ON bare_scores (partition, run_id, {column}, customer_id)")
+        for definition in definitions:
+            await connection.execute(definition)
     moments.append(time.perf_counter())
     await connection.execute("DROP TABLE bare_scores")
     out, into, indexed = (later - earlier for earlier, later in itertools.pairwise(moments))

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import export
+from app import erasure, export
 from app.catalogue import CATALOGUE
 from app.store import erasure as erasure_store
 from app.store import imports as import_store
@@ -203,6 +203,26 @@ async def test_a_table_that_were_forgotten_would_be_seen(
     hits = {"scores": {"scores", "scores_small"}, "referrers": {"events", "customer_profiles"}, "fits": {"runs"}}
     expected = {f"public.{table}" for table in hits.get(forgotten, {forgotten})}
     assert set(await hits_in_tables(engine, canary)) == expected
+
+
+async def test_the_planner_forgets_values_of_an_erased_customer(client: Client, engine: AsyncEngine) -> None:
+    canary = f"cAnArY-{client.workspace.id}"
+    await use_everywhere(client, engine, canary)
+    async with engine.begin() as connection:
+        await connection.execute(text("ANALYZE"))
+
+    async def sampled() -> set[str]:
+        async with engine.connect() as connection:
+            rows = await connection.execute(
+                text("SELECT DISTINCT tablename FROM pg_stats AS t WHERE strpos(CAST(t AS text), :word) > 0"),
+                {"word": canary},
+            )
+            return set(rows.scalars())
+
+    assert {"events", "customer_summary", "customer_profiles"} <= await sampled()
+    await erase(client, canary)
+    await erasure.forget_statistics(engine)
+    assert await sampled() == set()
 
 
 # ---- Imports --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ No statement here needs more than the customer's own rows, but for one index of 
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, text
@@ -52,15 +51,13 @@ async def count_erased(connection: AsyncConnection, workspace_id: int) -> int:
     return count
 
 
-async def insert_erased(
-    connection: AsyncConnection, workspace_id: int, customer_hash: bytes, erased_at: datetime
-) -> None:
+async def insert_erased(connection: AsyncConnection, workspace_id: int, customer_hash: bytes) -> None:
     await connection.execute(
         text(
             "INSERT INTO erased_customers (workspace_id, customer_hash, erased_at)"
-            " VALUES (:workspace_id, :customer_hash, :erased_at) ON CONFLICT DO NOTHING"
+            " VALUES (:workspace_id, :customer_hash, clock_timestamp()) ON CONFLICT DO NOTHING"
         ),
-        {"workspace_id": workspace_id, "customer_hash": customer_hash, "erased_at": erased_at},
+        {"workspace_id": workspace_id, "customer_hash": customer_hash},
     )
 
 
@@ -229,3 +226,38 @@ async def replace_fit(connection: AsyncConnection, run_id: int, fitted: Mapping[
         text("UPDATE runs SET fitted = CAST(:fitted AS jsonb) WHERE id = :run_id"),
         {"run_id": run_id, "fitted": json.dumps(fitted)},
     )
+
+
+# ---- What the planner keeps -----------------------------------------------------------------------------------------
+
+_SAMPLED = (*OWN_TABLES, "import_lines", "import_orders", "runs")
+
+
+async def find_tables_sampled_before(connection: AsyncConnection) -> list[str]:
+    """Tables of customers whose statistics are older than the last erasure, or as old: they may hold its values."""
+    rows = await connection.execute(
+        text(
+            "SELECT CAST(relid AS regclass)::text FROM pg_stat_user_tables"
+            " WHERE (relid = ANY(CAST(:tables AS regclass[]))"
+            " OR relid IN (SELECT relid FROM pg_partition_tree('scores')))"
+            " AND greatest(last_analyze, last_autoanalyze)"
+            " < (SELECT max(erased_at) FROM erased_customers) + INTERVAL '1 minute'"
+            " ORDER BY 1"
+        ),
+        {"tables": list(_SAMPLED)},
+    )
+    return list(rows.scalars())
+
+
+async def sample_anew(connection: AsyncConnection, table: str) -> None:
+    """Replace a table's statistics; of an empty table, forget them where the server can (from PostgreSQL 18 on)."""
+    can_forget = await connection.execute(text("SELECT to_regproc('pg_clear_attribute_stats') IS NOT NULL"))
+    if can_forget.scalar_one():
+        await connection.execute(
+            text(
+                "SELECT pg_clear_attribute_stats(schemaname, tablename, attname, inherited) FROM pg_stats"
+                " WHERE CAST(format('%I.%I', schemaname, tablename) AS regclass) = CAST(:name AS regclass)"
+            ),
+            {"name": table},
+        )
+    await connection.execute(text(f"ANALYZE {table}"))
