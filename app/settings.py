@@ -64,7 +64,7 @@ class Settings(BaseSettings):
         default=10_000_000, ge=1_000, description="Largest request body, after decompression, in bytes."
     )
     requests_per_second: float = Field(
-        default=5_000.0,
+        default=20_000.0,
         gt=0,
         description="Requests a second that a web process takes from one workspace, with bursts of two seconds' worth; "
         "more are told to come back (429).",
