@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import erasure, recording, runs
 from app.live import Fits, live_values
 from app.runs import add_run, execute_run
+from app.store import interactions as interaction_store
 from app.store import scores as score_store
 from app.store.engine import DriverStatement
 from app.store.workspaces import KeyHolder
@@ -302,6 +303,27 @@ async def test_that_test_sees_a_customer_who_comes_back(
     monkeypatch.setattr(recording, "erased_among", nobody)
     with pytest.raises(AssertionError):
         assert await erased_while_recorded(client, engine, 5) == []
+
+
+async def test_a_label_and_an_erasure_at_the_same_time_leave_nothing_behind(
+    client: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = f"canary-label-{client.workspace.id}"
+    await client.record(order("o-1", customer_id=canary))
+    write_label = interaction_store.write_label
+    erasing: list[asyncio.Task[Any]] = []
+
+    async def erase_first(*arguments: Any) -> None:
+        erasing.append(asyncio.create_task(erase(client, canary)))
+        # It waits for the label, unless nothing holds the customer.
+        await asyncio.wait(erasing, timeout=1)
+        await write_label(*arguments)
+
+    monkeypatch.setattr(interaction_store, "write_label", erase_first)
+    answer = await client.http.post(f"/v1/customers/{canary}/churn-label", json={"type": "natural"})
+    assert answer.status_code == 201
+    await erasing[0]
+    assert await hits_in_tables(engine, canary) == []
 
 
 # ---- What it costs those who erase nobody ---------------------------------------------------------------------------
