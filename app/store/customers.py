@@ -178,13 +178,15 @@ found AS (
                      AND events.order_id = asked.order_id AND {ADJUSTING}
                ) AS adds_up,
            local_day = last_purchase_day
-               OR adjustment_count = 0 AND EXISTS (
-                   SELECT FROM events
+               OR adjustment_count = 0 AND (
+                   SELECT true FROM events
                    WHERE events.workspace_id = summary.workspace_id AND events.customer_id = summary.customer_id
                      AND events.local_day = asked.local_day AND {PLACED}
-                     -- By the index of time: a day begins somewhere on Earth within a day of its midnight in UTC.
+                     -- By the index of time, not through all orders: a day begins somewhere on Earth within a day of
+                     -- its midnight in UTC.
                      AND occurred_at >= CAST(asked.local_day AS timestamp) AT TIME ZONE 'UTC' - INTERVAL '1 day'
                      AND occurred_at < CAST(asked.local_day AS timestamp) AT TIME ZONE 'UTC' + INTERVAL '2 days'
+                   ORDER BY occurred_at LIMIT 1
                ) AS is_known
     FROM asked
     JOIN customer_summary AS summary USING (customer_id)
