@@ -68,7 +68,7 @@ async def measure(url: str, keys: list[str], connections: int) -> None:
     flooded: list[float] = []
     statuses: Counter[int] = Counter()
     for key in keys:
-        async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}) as http:
+        async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as http:
             assert (await http.post("/v1/events", json={"events": [event("c-1")]})).status_code == 200
     told: Counter[str] = Counter()
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {keys[0]}"}, timeout=30) as http:
@@ -108,6 +108,7 @@ def main() -> None:
     with embedded.temporary_server() as server, socket.create_server(("127.0.0.1", 0)) as listener:
         asyncio.run(migrate(server.url))
         keys = asyncio.run(make_keys(server.url))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # As the launcher does.
         options = (
             f"--factory --fd {listener.fileno()} --loop uvloop --http app.api.protocol:ProblemProtocol --ws none "
             "--no-access-log --log-level warning"
