@@ -17,7 +17,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import erasure, idempotency, logs, runs
+from app import erasure, idempotency, logs, run_execution, runs
 from app.imports import execution, receiving
 from app.settings import Settings
 from app.store import queue
@@ -34,7 +34,7 @@ Job = Callable[[AsyncEngine, bytes, asyncio.Event], Awaitable[None]]
 
 JOBS: dict[str, Job] = {
     receiving.JOB: execution.run_import_job,
-    runs.RUN_JOB: runs.execute_run,
+    runs.RUN_JOB: run_execution.execute_run,
 }
 """What is done for each kind of job: called with the engine, the job's payload and the event that asks it to stop."""
 

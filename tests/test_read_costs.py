@@ -12,7 +12,7 @@ import sqlalchemy.event
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import runs
+from app import run_execution
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import Client, make_client, order
@@ -180,7 +180,7 @@ async def test_filtered_pages_of_a_large_run_hold_what_meets_the_filters_in_orde
     monkeypatch: pytest.MonkeyPatch,
     model: str,
 ) -> None:
-    monkeypatch.setattr(runs, "LARGE_RUN_CUSTOMERS", 10)
+    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
     await run(shop, engine, settings={"clv": {"model": model}})
     for sort in ("customer_id", "net_spend", "days_since_last_order", "order_count", "clv_total", "churn_probability"):
         for direction in ("", "-"):
@@ -203,7 +203,7 @@ async def test_a_filtered_page_is_merged_from_the_indexes_of_its_classes(
     monkeypatch: pytest.MonkeyPatch,
     database_url: str,
 ) -> None:
-    monkeypatch.setattr(runs, "LARGE_RUN_CUSTOMERS", 10)
+    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
     await run(shop, engine)
     path = "/v1/values?abc=C&sort=-clv_total&limit=5"
     # The key, the ids of the page, their scores; what classes there are is known from the first time.

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import runs, scoring
+from app import run_execution, runs, scoring
 from tests.conftest import Client, event, order
 
 AS_OF = "2026-01-01T00:00:00Z"
@@ -26,7 +26,7 @@ async def finish_runs(client: Client, engine: AsyncEngine) -> None:
         ).scalars()
         queued = list(ids)
     for run_id in queued:
-        await runs.execute_run(engine, str(run_id).encode(), asyncio.Event())
+        await run_execution.execute_run(engine, str(run_id).encode(), asyncio.Event())
 
 
 async def run(client: Client, engine: AsyncEngine, **request: Any) -> dict[str, Any]:
@@ -72,8 +72,8 @@ async def test_a_large_run_has_a_partition_of_its_own_and_reads_the_same(
 ) -> None:
     small = await run(shop, engine)
     before = (await shop.get("/v1/values", limit=1000))["data"]
-    monkeypatch.setattr(runs, "LARGE_RUN_CUSTOMERS", 10)
-    monkeypatch.setattr(runs, "CUSTOMERS_A_WRITE", 7)
+    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
+    monkeypatch.setattr(run_execution, "CUSTOMERS_A_WRITE", 7)
     monkeypatch.setattr(scoring, "CUSTOMERS_A_PIECE", 9)
     large = await run(shop, engine)
     after = (await shop.get("/v1/values", limit=1000))["data"]
@@ -209,11 +209,11 @@ async def test_a_run_that_a_killed_worker_left_behind_is_done_again(shop: Client
                 {"name": asked["id"]},
             )
         ).scalar_one()
-    await runs.execute_run(engine, str(number).encode(), asyncio.Event())
+    await run_execution.execute_run(engine, str(number).encode(), asyncio.Event())
     done = await shop.get(f"/v1/runs/{asked['id']}")
     assert (done["status"], done["customers"]) == ("succeeded", 31)
     # The queue may hand it out once more: what is done stays done.
-    await runs.execute_run(engine, str(number).encode(), asyncio.Event())
+    await run_execution.execute_run(engine, str(number).encode(), asyncio.Event())
     assert await shop.get(f"/v1/runs/{asked['id']}") == done
 
 
