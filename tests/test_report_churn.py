@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app import run_execution
 from tests.conftest import Client, event, make_client, order
 from tests.test_churn_types import STORIES, tell
 from tests.test_report_clv import EVENTS, values_of

@@ -18,6 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app import run_execution
 from tests.conftest import Client, event, make_client, order
 from tests.histories import histories
 from tests.test_runs import run
