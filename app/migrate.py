@@ -19,6 +19,7 @@ from sqlalchemy import Connection, text
 
 from app import embedded, workspaces
 from app.settings import Settings
+from app.store import distribution
 from app.store.engine import create_engine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,8 +64,16 @@ async def _with_connection(database_url: str, action: Callable[[Config], None]) 
 
 
 async def migrate(database_url: str) -> None:
-    """Upgrade to the newest revision. Processes that start together wait for the first one's lock."""
-    await _with_connection(database_url, lambda config: command.upgrade(config, "head"))
+    """Upgrade to the newest revision, and distribute the tables where the database is a Citus cluster.
+
+    Processes that start together wait for the first one's lock.
+    """
+
+    def upgrade(config: Config) -> None:
+        command.upgrade(config, "head")
+        distribution.distribute(config.attributes["connection"])
+
+    await _with_connection(database_url, upgrade)
 
 
 async def bootstrap(database_url: str, key: str | None, currency: str, time_zone: str = "UTC") -> str | None:

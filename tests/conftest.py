@@ -21,6 +21,10 @@ from app.main import create_app
 from app.migrate import migrate
 from app.settings import Settings
 from app.store.workspaces import Workspace
+from tests import citus_cluster
+
+CITUS_URL = os.environ.get("PERENNIAL_TEST_CITUS_URL")
+"""Any database of a Citus cluster's coordinator: the tests then run on databases of their own beside it."""
 
 _numbers = itertools.count()
 
@@ -40,9 +44,25 @@ hypothesis.settings.register_profile("thorough", max_examples=2_000, **_EVERY_PR
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    unfit = ("citus", "needs a cluster") if CITUS_URL is None else ("one_server", "looks into a server of its own")
+    for item in items:
+        if item.get_closest_marker(unfit[0]):
+            item.add_marker(pytest.mark.skip(reason=unfit[1]))
+
+
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
-    """An embedded server of the session's own, migrated."""
+    """A migrated database of the session's own: on an embedded server, or on the cluster that is given."""
+    if CITUS_URL is not None:
+        name = f"perennial_test_{os.getpid()}"
+        url = asyncio.run(citus_cluster.create_database(CITUS_URL, name))
+        try:
+            asyncio.run(migrate(url))
+            yield url
+        finally:
+            asyncio.run(citus_cluster.drop_database(CITUS_URL, name))
+        return
     with embedded.temporary_server() as server:
         asyncio.run(migrate(server.url))
         yield server.url

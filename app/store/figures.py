@@ -192,7 +192,7 @@ WHERE summary.workspace_id = :workspace_id AND summary.customer_id = ANY(CAST(:c
 """)
 """The summary's lifetime figures beside the periods' figures from the orders since ``since`` alone.
 
-Beside them stands what the run ``run_id`` (null: none) stored that only its population could tell.
+Beside them stands what the run ``run_id`` (0: none) stored that only its population could tell.
 True where ``as_of`` is not before the summary's ``latest_order_event_at``. With ``window_days`` null, the window's
 figures are the lifetime's and the caller puts them there.
 """

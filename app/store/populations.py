@@ -18,6 +18,7 @@ from app.analytics.summary import YEAR_DAYS
 from app.store import copy_format
 from app.store.engine import DriverStatement, copy_from_query, several
 from app.store.figures import FIGURES_OF_CUSTOMERS, LIVE_FIGURES, counted_sql, unadjusted_sql
+from app.store.scores import SHARED_PARTITION
 
 CUSTOMERS_A_PIECE = 50_000
 
@@ -60,7 +61,7 @@ async def read_customers(
         "as_of_day": as_of_day,
         "window_days": window_days,
     }
-    partition, run_id = scored_by or (None, None)
+    partition, run_id = scored_by or _NO_RUN
     rows = await _LIVE_FIGURES.fetch(
         connection,
         {
@@ -87,6 +88,9 @@ async def read_customers(
         for customer_id, row in summaries.items()
     }
 
+
+_NO_RUN = (SHARED_PARTITION, 0)
+"""No run has this number. Nulls would say so too, but then Citus sees a join without a table, and refuses it."""
 
 _LIVE_FIGURES = DriverStatement(LIVE_FIGURES.text)
 _FIGURES_OF_CUSTOMERS = DriverStatement(FIGURES_OF_CUSTOMERS.text)

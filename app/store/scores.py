@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.score_columns import Column, Documents, Moneys, Names, RealLists, Reals, ScoreColumns, Wholes
-from app.store import copy_format
+from app.store import copy_format, distribution
 from app.store.engine import DriverStatement, driver_connection, several, translated_errors
 from app.store.tables import SCORE_COLUMNS
 
@@ -48,6 +48,8 @@ async def make_partition(connection: AsyncConnection, partition: int) -> None:
     await connection.execute(text(f"CREATE TABLE {name} (LIKE scores INCLUDING DEFAULTS)"))
     # With this check, attaching need not read the rows again.
     await connection.execute(text(f"ALTER TABLE {name} ADD CHECK (partition = {int(partition)})"))
+    # On a cluster the rows then go to their shards at once, and stay there when it is attached.
+    await distribution.distribute_beside(connection, name, "scores")
 
 
 async def attach_partition(connection: AsyncConnection, partition: int) -> None:

@@ -1,7 +1,8 @@
 """The tables, as alembic and the queries see them.
 
 Customer-scoped tables carry ``customer_id`` in their primary key and in every unique constraint, and have no foreign
-keys, so that Citus can distribute them by it; workspaces, keys and runs are small and would be reference tables.
+keys, so that Citus can distribute them by it: ``app.store.distribution`` says where each table is on a cluster.
+No table has a foreign key to ``workspaces``: no workspace is ever deleted, and a cluster could not end a run.
 """
 
 from typing import Any
@@ -73,7 +74,7 @@ api_keys = Table(
     "api_keys",
     metadata,
     Column("id", IdText, primary_key=True),
-    Column("workspace_id", Integer, ForeignKey("workspaces.id"), nullable=False, index=True),
+    Column("workspace_id", Integer, nullable=False, index=True),
     Column("key_hash", LargeBinary, nullable=False, unique=True, comment="SHA-256 of the key"),
     Column("scopes", ARRAY(Text), nullable=False),
     Column("created_at", Instant, nullable=False),
@@ -86,7 +87,7 @@ admin_acts = Table(
     "admin_acts",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
-    Column("workspace_id", Integer, ForeignKey("workspaces.id"), nullable=False),
+    Column("workspace_id", Integer, nullable=False),
     Column("actor_key_id", IdText, comment="null: whoever runs the service, or an operator of another workspace"),
     Column("action", IdText, nullable=False),
     Column("target", IdText, nullable=False, comment="never personal data"),
@@ -180,7 +181,7 @@ customer_profiles = Table(
     Column("profile", JSONB, nullable=False),
 )
 
-# Looked for by its hash alone; on a cluster a reference table, or distributed by the hash.
+# Looked for by its hash alone.
 erased_customers = Table(
     "erased_customers",
     metadata,
@@ -194,7 +195,7 @@ runs = Table(
     metadata,
     Column("id", Integer, Identity(), primary_key=True),
     Column("name", IdText, nullable=False, unique=True, comment="the id that callers know"),
-    Column("workspace_id", Integer, ForeignKey("workspaces.id"), nullable=False),
+    Column("workspace_id", Integer, nullable=False),
     Column("status", Text, nullable=False, comment="queued, running, succeeded or failed"),
     Column("as_of", Instant, nullable=False),
     Column("settings", JSONB, nullable=False),
@@ -301,13 +302,11 @@ score_history = Table(
     Column("churn_type", IdText),
 )
 
-# Imports, like the queue, stay on the coordinator: few write them, in sequence, and work empties them.
-
 imports = Table(
     "imports",
     metadata,
     Column("id", IdText, primary_key=True),
-    Column("workspace_id", Integer, ForeignKey("workspaces.id"), nullable=False),
+    Column("workspace_id", Integer, nullable=False),
     Column("status", Text, nullable=False, comment="receiving, queued, running, succeeded or failed"),
     Column("format", Text, nullable=False, comment="ndjson or csv"),
     Column("mapping", JSONB),
