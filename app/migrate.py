@@ -25,6 +25,8 @@ from app.store.engine import create_engine
 ROOT = Path(__file__).resolve().parent.parent
 _LOCK = 7_305_477_219  # any number that nothing else locks
 LOCK_POLL_SECONDS = 0.1
+# A change of a table that waits for running code makes others wait behind it: not for long.
+LOCK_TIMEOUT = "SET lock_timeout = '5s'"
 
 
 def _config() -> Config:
@@ -56,8 +58,7 @@ async def _with_connection(database_url: str, action: Callable[[Config], None]) 
 
     try:
         async with engine.connect() as connection:
-            # A change of a table that waits for running code makes others wait behind it: not for long.
-            await connection.execute(text("SET lock_timeout = '5s'"))
+            await connection.execute(text(LOCK_TIMEOUT))
             await connection.run_sync(run)
     finally:
         await engine.dispose()

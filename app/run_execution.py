@@ -34,7 +34,7 @@ from app.scoring import (
 from app.store import erasure as erasure_store
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
-from app.store import queue
+from app.store import queue, wall
 from app.store import runs as run_store
 from app.store import scores as score_store
 from app.store import workspaces as workspace_store
@@ -70,7 +70,8 @@ async def execute_run(engine: AsyncEngine, payload: bytes, ending: asyncio.Event
     if run is None:
         return
     try:
-        await _execute(engine, run, ending)
+        with wall.inside(run.workspace_id):
+            await _execute(engine, run, ending)
     except RunFailed as failure:
         await _fail(engine, run_id, failure.code, failure.detail)
     except queue.Interrupted:
@@ -195,7 +196,7 @@ async def _write(
         )
     async with engine.begin() as connection:
         for old in await run_store.release_old_runs(connection, workspace.id, RUNS_KEPT):
-            await score_store.drop_scores(connection, old.id, old.partition)
+            await score_store.drop_scores(connection, workspace.id, old.id, old.partition)
 
 
 async def _scored(

@@ -17,6 +17,7 @@ from app import workspaces
 from app.errors import Forbidden, InvalidRequest, Unauthenticated
 from app.labels import LANGUAGES, Language
 from app.scalars import Id
+from app.store.wall import enter_workspace
 from app.store.workspaces import KeyHolder
 from app.workspaces import Scope
 
@@ -50,7 +51,12 @@ async def read_for_holder(
     guess = workspaces.last_known_holder(_key_of(request))
     if guess is None:
         return await read(await holder_of(request, scope))
-    begun = asyncio.ensure_future(read(guess))
+
+    async def read_ahead() -> Answer:
+        enter_workspace(guess.workspace.id)
+        return await read(guess)
+
+    begun = asyncio.ensure_future(read_ahead())
     try:
         holder = await holder_of(request, scope)
         if holder == guess:
@@ -77,6 +83,7 @@ async def holder_of(request: Request, scope: Scope) -> KeyHolder:
         raise Unauthenticated("This key is not known.", code="unknown_key")
     if scope not in found.scopes:
         raise Forbidden(f"The key lacks the scope {scope}.", code="scope_missing")
+    enter_workspace(found.workspace.id)
     return found
 
 

@@ -20,6 +20,7 @@ from app.api.limits import Limits, Turns
 from app.api.observation import CLIENT_GONE, Observation
 from app.api.problems import http_problem, problem_response, told
 from app.errors import RateLimited
+from app.store import wall
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class RequestMiddleware:
         began = time.perf_counter()
         logs.request_id.set(request_id)
         span = self._observation.begin(headers)
+        # Until a key is known to be of a workspace.
+        entered = wall.enter_as_nobody()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -119,6 +122,7 @@ class RequestMiddleware:
             response = problem_response(500, "internal_error", "Something went wrong on our side.")
             await response(scope, receive, send_with_headers)
         finally:
+            wall.leave(entered)
             turn.end()
             if workspace is None and authorization:
                 workspace = self._limits.workspace_of(authorization)

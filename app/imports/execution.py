@@ -29,7 +29,7 @@ from app.ingest import receipt_for
 from app.recording import record_rows
 from app.rejections import Rejection
 from app.store import imports as store
-from app.store import queue
+from app.store import queue, wall
 from app.store import workspaces as workspace_store
 from app.store.engine import autocommit, is_outage
 from app.store.imports import BadRow
@@ -83,7 +83,8 @@ async def run_import_job(engine: AsyncEngine, payload: bytes, ending: asyncio.Ev
         if row.fruitless_starts > MAX_FRUITLESS_STARTS:
             await _fail(engine, import_id, "interrupted", "The import was cut short again and again at the same place.")
             return
-        await _Work(engine, workspace, row, ending).run()
+        with wall.inside(workspace.id):
+            await _Work(engine, workspace, row, ending).run()
     except queue.Interrupted:
         async with engine.begin() as connection:
             await store.record_progress(connection, import_id, {}, {}, datetime.now(UTC))

@@ -9,10 +9,12 @@ from weakref import WeakKeyDictionary
 import asyncpg
 from sqlalchemy import TextClause, event, text
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
-from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.store import wall
 
 # asyncpg reads libpq's URLs itself, with all their options, so the URL needs no translation.
 SERVER_SETTINGS = {
@@ -66,7 +68,15 @@ def create_engine(
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "handle_error", _hide_details)
+    event.listen(engine.sync_engine, "before_execute", _guard)
     return engine
+
+
+def _guard(
+    _connection: Connection, statement: Any, _many: Any, values: Mapping[str, Any], _options: Mapping[str, Any]
+) -> None:
+    if isinstance(statement, TextClause):  # All statements of the store are; others are those of alembic.
+        wall.guard(statement.text, values)
 
 
 def _hide_details(context: ExceptionContext) -> None:
@@ -171,6 +181,7 @@ class DriverStatement:
 
     def __init__(self, statement: str) -> None:
         compiled = text(statement).compile(dialect=_DIALECT)
+        self._statement = statement
         self._sql = str(compiled)
         self._names: tuple[str, ...] = tuple(compiled.positiontup or ())
 
@@ -179,6 +190,7 @@ class DriverStatement:
 
         For connections in AUTOCOMMIT, or in a transaction that SQLAlchemy has begun by a statement of its own.
         """
+        wall.guard(self._statement, values)
         driver = await driver_connection(connection)
         try:
             with translated_errors():
@@ -211,6 +223,7 @@ async def driver_connection(connection: AsyncConnection) -> Any:
 
 async def copy_from_query(connection: AsyncConnection, statement: TextClause, values: Mapping[str, Any]) -> bytearray:
     """What a query answers, as binary COPY has it."""
+    wall.guard(statement.text, values)
     compiled = statement.compile(dialect=_DIALECT)
     received = bytearray()
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.store import wall
 from app.store.engine import driver_connection, translated_errors
 
 
@@ -64,6 +65,7 @@ async def find_orders(
 
 async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow]) -> None:
     """Store new events by COPY. The caller holds the customers' locks and has left out what is stored already."""
+    wall.guard_rows({row.workspace_id for row in rows})
     driver = await driver_connection(connection)
     with translated_errors():
         await driver.copy_records_to_table("events", records=rows, columns=EventRow._fields)

@@ -60,11 +60,12 @@ async def attach_partition(connection: AsyncConnection, partition: int) -> None:
     )
 
 
-async def drop_scores(connection: AsyncConnection, run_id: int, partition: int) -> None:
+async def drop_scores(connection: AsyncConnection, workspace_id: int, run_id: int, partition: int) -> None:
     """Delete what a run stored."""
     if partition == SHARED_PARTITION:
         await connection.execute(
-            text("DELETE FROM scores WHERE partition = 0 AND run_id = :run_id"), {"run_id": run_id}
+            text("DELETE FROM scores WHERE workspace_id = :workspace_id AND partition = 0 AND run_id = :run_id"),
+            {"workspace_id": workspace_id, "run_id": run_id},
         )
     else:
         await connection.execute(text(f"DROP TABLE {table_of(partition)}"))
