@@ -15,7 +15,7 @@ import pytest_asyncio
 from fastapi import FastAPI
 from sqlalchemy import text
 
-from app import runs
+from app import run_execution
 from app.imports import execution
 from app.openapi import DOCUMENT
 from app.store import customers as customer_store
@@ -90,7 +90,7 @@ async def fill(app: FastAPI, client: Client, mark: str) -> dict[str, str]:
         ids[name] = (await client.http.post("/v1/runs", json={})).json()["id"]
         async with engine.connect() as connection:
             number = await connection.execute(text("SELECT id FROM runs WHERE name = :name"), {"name": ids[name]})
-        await runs.execute_run(engine, str(number.scalar_one()).encode(), asyncio.Event())
+        await run_execution.execute_run(engine, str(number.scalar_one()).encode(), asyncio.Event())
     ids["to_run"] = ids["run_id"]
     sent = await client.http.post(
         "/v1/imports",

@@ -9,7 +9,7 @@ import pytest_asyncio
 from sqlalchemy import Index, Table, UniqueConstraint, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import migrate, runs
+from app import migrate, run_execution, runs
 from app.store import distribution, scores
 from app.store.distribution import DISTRIBUTED, DISTRIBUTION_COLUMN, ON_COORDINATOR, REFERENCE
 from app.store.engine import create_engine
@@ -104,12 +104,12 @@ async def test_distributing_again_changes_nothing(engine: AsyncEngine) -> None:
 async def test_the_scores_of_a_large_run_are_in_shards_and_go_as_a_whole(
     client: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "LARGE_RUN_CUSTOMERS", 1)
+    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 1)
     await client.record(*(order(f"o-{number}", customer_id=f"c-{number}") for number in range(60)))
     numbers = []
-    for _ in range(runs.RUNS_KEPT + 1):
+    for _ in range(run_execution.RUNS_KEPT + 1):
         asked = await runs.request_run(engine, client.workspace)
-        await runs.execute_run(engine, str(asked.number).encode(), asyncio.Event())
+        await run_execution.execute_run(engine, str(asked.number).encode(), asyncio.Event())
         assert (await runs.get_run(engine, client.workspace, asked.id)).status == "succeeded"
         numbers.append(asked.number)
     async with engine.connect() as connection:
