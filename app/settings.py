@@ -20,7 +20,8 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         default=None,
         pattern=r"^postgres(ql)?://",
-        description="A `postgresql://` URL (PostgreSQL 15 or later). Unset: an embedded PostgreSQL 18 serves.",
+        description="A `postgresql://` URL (PostgreSQL 15 or later, or a Citus 14 coordinator). "
+        "Unset: an embedded PostgreSQL 18 serves.",
     )
     data_dir: Path | None = Field(
         default=None,

@@ -76,6 +76,7 @@ async def workspace(engine: AsyncEngine) -> Workspace:
     return found
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("day", [0, 1, 2], ids=["next", "same-day", "late"])
 async def test_an_order_touches_no_more_rows_after_a_long_history(
     engine: AsyncEngine, workspace: Workspace, day: int
@@ -98,10 +99,12 @@ async def test_a_batch_is_as_many_statements_as_an_event(engine: AsyncEngine) ->
         for_one = len(statements)
         await record(connection, workspace, [event for n in range(300) for event in orders(f"c-{n}", [5, 4], f"n{n}")])
         driver.remove_query_logger(statements.append)
+    # The driver tells of a statement a moment after it, so of the commit too, sooner or later.
+    for_many = len([statement for statement in statements if statement != "COMMIT;"]) - for_one
     # How to plan, the summaries, and of new customers whether anyone was erased; the events themselves go by COPY,
-    # which is not logged. Beginning and ending are.
+    # which is not logged. Beginning is.
     assert for_one <= 3 + 1
-    assert len(statements) - for_one <= 3 + 1
+    assert for_many <= 3 + 1
 
 
 async def test_single_events_that_come_together_share_transactions(

@@ -70,6 +70,7 @@ async def test_a_database_out_of_reach_is_told_as_such() -> None:
         assert answer.headers["content-type"] == PROBLEM
 
 
+@pytest.mark.one_server
 async def test_a_database_that_is_not_migrated_is_not_ready(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     await connection.execute("CREATE DATABASE unmigrated")
@@ -81,6 +82,7 @@ async def test_a_database_that_is_not_migrated_is_not_ready(database_url: str) -
     await app.state.engine.dispose()
 
 
+@pytest.mark.one_server
 async def test_the_error_of_a_connection_that_is_refused_has_one_form(database_url: str) -> None:
     engine = create_engine(database_url.replace("perennial@", "stranger@"))
     with pytest.raises(DBAPIError):

@@ -196,6 +196,7 @@ async def test_filtered_pages_of_a_large_run_hold_what_meets_the_filters_in_orde
                 assert found == [value for value in everyone if matches(value, wanted)], (sort, direction, wanted)
 
 
+@pytest.mark.one_server
 async def test_a_filtered_page_is_merged_from_the_indexes_of_its_classes(
     shop: Client,  # noqa: F811
     engine: AsyncEngine,

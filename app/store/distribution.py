@@ -69,9 +69,13 @@ def distribute(connection: Connection) -> list[str]:
     return moved
 
 
+async def on_cluster(connection: AsyncConnection) -> bool:
+    return bool((await connection.execute(_HAS_CITUS)).scalar_one())
+
+
 async def distribute_beside(connection: AsyncConnection, table: str, other: str) -> None:
     """Give a new table the shards of a distributed one, if the database has Citus."""
-    if (await connection.execute(_HAS_CITUS)).scalar_one():
+    if await on_cluster(connection):
         await connection.execute(
             text("SELECT create_distributed_table(:table, :column, colocate_with => :other)"),
             {"table": table, "column": DISTRIBUTION_COLUMN, "other": other},

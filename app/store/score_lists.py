@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.store import distribution
 from app.store.engine import DriverStatement
 from app.store.scores import SELECTED_SCORES, find_scores
 from app.store.tables import SCORE_CLASS
@@ -100,8 +101,14 @@ GROUP BY code, {", ".join(WORDS)}
 
 async def read_classes(
     connection: AsyncConnection, workspace_id: int, run_id: int, partition: int
-) -> tuple[ScoreClass, ...]:
-    """The classes that a run's scores fall into, from all of them."""
+) -> tuple[ScoreClass, ...] | None:
+    """The classes that a run's scores fall into, from all of them.
+
+    None on a cluster, whose pages are not merged from classes: it would ask all shards for one class after another,
+    while without them it asks all at once, and each shard has few rows to look through.
+    """
+    if await distribution.on_cluster(connection):
+        return None
     rows = await connection.execute(_CLASSES, {"workspace_id": workspace_id, "run_id": run_id, "partition": partition})
     return tuple(
         ScoreClass(

@@ -105,7 +105,7 @@ async def test_the_scores_of_a_large_run_are_in_shards_and_go_as_a_whole(
     client: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 1)
-    await client.record(*(order(f"o-{number}", customer_id=f"c-{number}") for number in range(60)))
+    await client.record(*(order(f"o-{n}", f"{n + 1}.00", customer_id=f"c-{n}") for n in range(60)))
     numbers = []
     for _ in range(run_execution.RUNS_KEPT + 1):
         asked = await runs.request_run(engine, client.workspace)
@@ -123,7 +123,11 @@ async def test_the_scores_of_a_large_run_are_in_shards_and_go_as_a_whole(
         assert rows.scalar_one() == 60
     assert counts.get(scores.table_of(numbers[0])) is None
     assert all(counts[scores.table_of(number)] == counts["events"] for number in numbers[1:])
-    assert len((await client.get("/v1/values", sort="-clv_total"))["data"]) == 60
+    values = (await client.get("/v1/values", sort="-net_spend"))["data"]
+    assert len(values) == 60
+    graded = (await client.get("/v1/values", sort="-net_spend", abc="A"))["data"]
+    assert 0 < len(graded) < 60
+    assert graded == [value for value in values if value["abc"]["grade"] == "A"]
 
 
 @pytest_asyncio.fixture
@@ -174,7 +178,10 @@ async def test_rows_that_are_there_move_into_the_shards(late_cluster: AsyncEngin
             # What the coordinator itself still holds of it.
             assert (
                 await connection.execute(
-                    text("SELECT coalesce(sum(pg_relation_size(relid)), 0) FROM pg_partition_tree(:table)"),
+                    text(
+                        "SELECT sum(pg_relation_size(relid)) FROM (SELECT relid FROM pg_partition_tree(:table)"
+                        f" UNION SELECT '{table}'::regclass) AS parts"
+                    ),
                     {"table": table},
                 )
             ).scalar_one() == 0
