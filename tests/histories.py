@@ -77,7 +77,7 @@ def _order(draw: st.DrawFn, time_zone: ZoneInfo, customer_id: str, number: int, 
 
     def add(kind: str, occurred_at: datetime, **data: Any) -> None:
         events.append(
-            _event(time_zone, customer_id, f"{order_id}-{len(events)}", kind, occurred_at, data, rate, order_id)
+            make_event(time_zone, customer_id, f"{order_id}-{len(events)}", kind, occurred_at, data, rate, order_id)
         )
 
     if calm or draw(st.integers(0, 9)) > 0:
@@ -95,7 +95,7 @@ def _order(draw: st.DrawFn, time_zone: ZoneInfo, customer_id: str, number: int, 
     return events
 
 
-def _event(
+def make_event(
     time_zone: ZoneInfo,
     customer_id: str,
     event_id: str,
@@ -134,7 +134,7 @@ def _credit(draw: st.DrawFn, time_zone: ZoneInfo, customer_id: str, number: int)
     """A refund without an order."""
     amount, rate = max(Decimal(draw(_AMOUNTS)), Decimal("0.0001")), draw(_RATES)
     data = {"amount": amount, "currency": "USD" if rate is None else "EUR", "exchange_rate": rate}
-    return _event(time_zone, customer_id, f"r{number}", "refunded", draw(_moments(time_zone)), data, rate, None)
+    return make_event(time_zone, customer_id, f"r{number}", "refunded", draw(_moments(time_zone)), data, rate, None)
 
 
 @st.composite

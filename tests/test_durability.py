@@ -15,5 +15,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a kil
 
 async def test_nothing_acknowledged_is_lost_or_doubled_when_processes_are_killed(data_dir: Path) -> None:
     ledger = await survive(kills=2, data_dir=data_dir)
+    assert ledger.is_exact
     assert ledger.acknowledged == ledger.sent.keys()
     assert len(ledger.sent) > 50

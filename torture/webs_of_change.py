@@ -1,0 +1,181 @@
+"""Webs of change: a migration runs while the version before it serves, and nobody notices.
+
+The version before each migration comes out of the repository's history; where there is none, this can't be tried.
+"""
+
+import asyncio
+import io
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from app import migrate
+from app.embedded.folder import PROJECT_DIR
+from torture.findings import Finding, Scale
+from torture.service import KEY, OwnDatabase, client, own_database, thrown_away
+
+PROMISE = "webs of change"
+LOCK_BOUND_S = 5.0
+FIRST = 4
+"""Older versions had no event indexes that could be replaced beside them."""
+
+
+async def under_traffic(scale: Scale, mutant: str | None = None) -> list[Finding]:
+    scripts = list(ScriptDirectory.from_config(migrate._config()).walk_revisions())
+    later = [script for script in reversed(scripts) if int(script.revision) >= FIRST]
+    # Migrations that came together are one step from the version before them.
+    steps = {_commit_before(Path(script.path)): script for script in later}
+    findings = []
+    for before, script in list(steps.items())[-1:] if scale.small else steps.items():
+        if before is None:
+            findings.append(Finding(PROMISE, f"up to {script.revision} under the version before",
+                                    "no history to take it from", "0 lost, 0 5xx", None))  # fmt: skip
+            continue
+        with thrown_away() as folder:
+            _unpack(before, folder / "before")
+            with own_database(folder) as database:
+                findings.append(await _migrate_beside(database, folder / "before", script, scale, mutant))
+    return findings
+
+
+def _git(*arguments: str) -> bytes | None:
+    done = subprocess.run(
+        ["git", *arguments], cwd=PROJECT_DIR, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+    )
+    return done.stdout if done.returncode == 0 else None
+
+
+def _commit_before(path: Path) -> str | None:
+    """The main line's commit before the one that brought the migration."""
+    brought = _git(
+        "log",
+        "--first-parent",
+        "-m",
+        "--no-renames",
+        "--diff-filter=A",
+        "--format=%H",
+        "-1",
+        "--",
+        str(path.relative_to(PROJECT_DIR)),
+    )
+    return f"{brought.decode().strip()}^" if brought and brought.strip() else None
+
+
+def _unpack(commit: str, folder: Path) -> None:
+    archive = _git("archive", commit)
+    assert archive is not None
+    folder.mkdir()
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(folder, filter="data")
+
+
+async def _migrate_beside(
+    database: OwnDatabase, before: Path, script: Any, scale: Scale, mutant: str | None
+) -> Finding:
+    """Fill the database by the version before; migrate while it takes events in and answers."""
+
+    def run_old(*arguments: str) -> list[str]:
+        return [sys.executable, *arguments]
+
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PERENNIAL_")}
+    environment |= {"PERENNIAL_DATABASE_URL": database.url, "PERENNIAL_LOG_LEVEL": "error"}
+    await asyncio.to_thread(
+        subprocess.run, run_old("-m", "app.migrate"), cwd=before, env=environment, check=True, timeout=120
+    )
+    (head,) = await database.fetch("SELECT version_num FROM alembic_version")
+    chain = ScriptDirectory.from_config(migrate._config())
+    known = {one.revision for one in chain.walk_revisions("base", script.revision)} - {script.revision}
+    if head[0] not in known:
+        # A version that was never released: its migrations have other names since.
+        return Finding(PROMISE, f"up to migration {script.revision} under the version before",
+                       f"the version before ends with {head[0]}, which is not of this chain", "0 lost, 0 5xx", None)  # fmt: skip
+    made = (
+        f"import asyncio; from app.migrate import bootstrap; asyncio.run(bootstrap({database.url!r}, {KEY!r}, 'USD'))"
+    )
+    await asyncio.to_thread(subprocess.run, run_old("-c", made), cwd=before, env=environment, check=True, timeout=120)
+    statuses: Counter[str] = Counter()
+    acknowledged: set[str] = set()
+    slowest = 0.0
+    stop = asyncio.Event()
+
+    async def writer(http: httpx.AsyncClient, number: int) -> None:
+        nonlocal slowest
+        count = 0
+        while not stop.is_set():
+            count += 1
+            allowed = {200}
+            events: list[dict[str, Any]] = [
+                {"id": f"e-{number}-{count}-{place}", "type": "order.placed",
+                 "customer_id": f"c-{(count + place) % 500}", "occurred_at": "2025-01-01T00:00:00Z",
+                 "data": {"order_id": f"o-{number}-{count}-{place}", "amount": "1", "currency": "USD"}}
+                for place in range(20)
+            ]  # fmt: skip
+            begun = time.monotonic()
+            if count % 4 == 0:
+                response = await http.get(f"/v1/customers/c-{(count + 1) % 500}/value")
+                allowed.add(404)
+            else:
+                response = await http.post("/v1/events", json={"events": events})
+                if response.status_code == 200:
+                    acknowledged.update(event["id"] for event in events)
+            slowest = max(slowest, time.monotonic() - begun)
+            statuses["as it should" if response.status_code in allowed else str(response.status_code)] += 1
+
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        port = listener.getsockname()[1]
+        web = subprocess.Popen(
+            run_old("-m", "uvicorn", "app.main:create_app", "--factory", "--fd", str(listener.fileno()),
+                    "--log-level", "error", "--ws", "none"),
+            cwd=before, env=environment, pass_fds=(listener.fileno(),), stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    try:
+        async with client(f"http://127.0.0.1:{port}") as http:
+            await _until_live(http)
+            writers = [asyncio.create_task(writer(http, number)) for number in range(4)]
+            await asyncio.sleep(1.0 if scale.small else 5.0)
+            begun = time.monotonic()
+
+            def upgrade(config: Config) -> None:
+                command.upgrade(config, script.revision)
+
+            await migrate._with_connection(database.url, upgrade)
+            took = time.monotonic() - begun
+            await asyncio.sleep(1.0)
+            stop.set()
+            await asyncio.gather(*writers)
+    finally:
+        web.kill()
+        web.wait()
+    stored = {row[0] for row in await database.fetch("SELECT event_id FROM events")}
+    lost = len(acknowledged - stored)
+    others = sum(statuses.values()) - statuses["as it should"]
+    return Finding(
+        PROMISE,
+        f"up to migration {script.revision}, while the version before writes and reads",
+        f"{len(acknowledged):,} events acknowledged, {lost} lost; {others} of {sum(statuses.values()):,} answers"
+        f" other than they should; it took {took:.1f} s, the slowest answer {slowest:.1f} s",
+        f"0 lost, 0 others; no answer waits longer than {LOCK_BOUND_S:g} s for a lock",
+        lost == 0 and others == 0 and slowest <= LOCK_BOUND_S + 1,
+    )
+
+
+async def _until_live(http: httpx.AsyncClient) -> None:
+    for _ in range(3_000):
+        try:
+            if (await http.get("/health/ready")).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        await asyncio.sleep(0.02)
+    raise AssertionError("the version before did not serve")
