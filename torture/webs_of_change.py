@@ -98,8 +98,13 @@ async def _migrate_beside(
     known = {one.revision for one in chain.walk_revisions("base", script.revision)} - {script.revision}
     if head[0] not in known:
         # A version that was never released: its migrations have other names since.
-        return Finding(PROMISE, f"up to migration {script.revision} under the version before",
-                       f"the version before ends with {head[0]}, which is not of this chain", "0 lost, 0 5xx", None)  # fmt: skip
+        return Finding(
+            PROMISE,
+            f"up to migration {script.revision} under the version before",
+            f"the version before ends with {head[0]}, which is not of this chain",
+            "0 lost, 0 5xx",
+            None,
+        )
     made = (
         f"import asyncio; from app.migrate import bootstrap; asyncio.run(bootstrap({database.url!r}, {KEY!r}, 'USD'))"
     )
