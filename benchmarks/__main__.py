@@ -1,9 +1,9 @@
 """All measurements of speed, one after another, and the page that tells them: docs/performance.md.
 
-    python -m benchmarks [--small] [--only NAME …] [--no-page]
+    python -m benchmarks [--small] [--only NAME …] [--page]
 
-Every part is a program of its own and can be run alone. `--small` takes under two minutes, for everyday use, and leaves
-the page as it is.
+Every part is a program of its own and can be run alone. `--small` takes some minutes, for everyday use, and like
+`--only` leaves the page as it is unless `--page` asks for it.
 """
 
 import argparse
@@ -72,7 +72,7 @@ INTRODUCTION = """# Performance
 
 Made by `make bench` from what its programs print; every one can be run alone, as the command above its figures says.
 All figures are ratios of things measured side by side in one run: machines differ, and are noisy. Absolute numbers are
-for orientation. `make bench SMALL=1` takes under two minutes.
+for orientation. `make bench SMALL=1` measures small forms of the same.
 
 Measured on {day}: {machine}.
 """
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="small forms only, and no page")
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], metavar="NAME")
-    parser.add_argument("--no-page", action="store_true", help="leave docs/performance.md as it is")
+    parser.add_argument("--page", action="store_true", help="write docs/performance.md in any case")
     arguments = parser.parse_args()
     sections, failed = [], []
     for part in PARTS:
@@ -130,7 +130,7 @@ def main() -> None:
         sections.append(section(part, options, printed))
         if not succeeded:
             failed.append(part.name)
-    if not (arguments.small or arguments.only or arguments.no_page):
+    if arguments.page or not (arguments.small or arguments.only):
         introduction = INTRODUCTION.format(day=datetime.now(UTC).date(), machine=machine())
         PAGE.write_text("\n".join([introduction, *sections]))
     if failed:

@@ -246,7 +246,7 @@ async def find_in_the_wrong_place(connection: Any, workspace_id: int, customer_i
 async def list_all(connection: Any, _workspace_id: int, *_: Any) -> Any:
     """``list_customer_events`` without its condition."""
     return (
-        await connection.execute(text("SELECT *, CAST(data AS text) AS data FROM events ORDER BY occurred_at"))
+        await connection.execute(text("SELECT *, CAST(data AS text) AS data FROM events ORDER BY received_at DESC"))
     ).all()
 
 

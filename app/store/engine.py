@@ -116,10 +116,11 @@ def translated_errors() -> Iterator[None]:
     """Give errors of the driver itself the form that SQLAlchemy gives them, so that callers know one form."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         if isinstance(error, asyncpg.PostgresError):
             error.detail = None  # It quotes rows.
-        gone = isinstance(error, asyncpg.PostgresConnectionError | asyncpg.InterfaceError)
+        # The last is said where the server ends the connection at the very moment of the question.
+        gone = isinstance(error, asyncpg.PostgresConnectionError | asyncpg.InterfaceError | asyncpg.InternalClientError)
         raise DBAPIError(None, None, error, connection_invalidated=gone) from error
 
 
@@ -195,7 +196,9 @@ class DriverStatement:
         try:
             with translated_errors():
                 records: list[Any] = await driver.fetch(self._sql, *(values[name] for name in self._names))
-        except (DBAPIError, OSError):
+        except (DBAPIError, OSError) as error:
+            if isinstance(getattr(error, "orig", None), asyncpg.InternalClientError):
+                driver.terminate()
             if driver.is_closed():
                 # Asked in its own way, SQLAlchemy sees that the connection is lost, and lets go of the others.
                 await connection.execute(text("SELECT 1"))
