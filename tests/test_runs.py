@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import run_execution, runs, scoring
+from app.store import queue
+from app.store import scores as score_store
 from tests.conftest import Client, event, order
 
 AS_OF = "2026-01-01T00:00:00Z"
@@ -224,3 +227,32 @@ async def test_a_run_that_cannot_succeed_says_why_and_live_answers_go_on(client:
     value = await client.get("/v1/customers/c-1/value", as_of=AS_OF)
     assert value["rfm"]["net_spend"] == "929999999999907.00"
     assert value["run_id"] is None
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+async def test_a_run_that_is_interrupted_leaves_nothing_and_is_done_again(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    if large:
+        monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 1)
+    keep = score_store.copy_to_history
+
+    async def interrupted(*_: Any) -> None:
+        raise queue.Interrupted
+
+    monkeypatch.setattr(score_store, "copy_to_history", interrupted)
+    name = (await shop.http.post("/v1/runs", json={})).json()["id"]
+
+    async def fetch(statement: str) -> Any:
+        async with engine.connect() as connection:
+            return (await connection.execute(text(statement), {"name": name})).scalar_one()
+
+    number = str(await fetch("SELECT id FROM runs WHERE name = :name")).encode()
+    with pytest.raises(queue.Interrupted):
+        await run_execution.execute_run(engine, number, asyncio.Event())
+    of_run = "SELECT count(*) FROM scores WHERE run_id = (SELECT id FROM runs WHERE name = :name)"
+    assert await fetch(of_run) == 0
+    monkeypatch.setattr(score_store, "copy_to_history", keep)
+    await run_execution.execute_run(engine, number, asyncio.Event())
+    assert (await shop.get(f"/v1/runs/{name}"))["status"] == "succeeded"
+    assert await fetch(of_run) > 0

@@ -219,9 +219,16 @@ def several(ids: Sequence[str]) -> Sequence[str]:
 
 
 async def driver_connection(connection: AsyncConnection) -> Any:
-    """The asyncpg connection below, for COPY."""
+    """The asyncpg connection below, for COPY; in a transaction, unless the connection is in AUTOCOMMIT.
+
+    SQLAlchemy begins a transaction with the first statement that it sends itself. What the driver were given before
+    would be committed by itself, and stay whatever becomes of the rest.
+    """
     raw = await connection.get_raw_connection()
-    return raw.driver_connection
+    driver: Any = raw.driver_connection
+    if not driver.is_in_transaction() and not getattr(raw.dbapi_connection, "autocommit", False):
+        await connection.execute(text("SELECT 1"))
+    return driver
 
 
 async def copy_from_query(connection: AsyncConnection, statement: TextClause, values: Mapping[str, Any]) -> bytearray:

@@ -35,10 +35,13 @@ FIGURE_COLUMNS = LIFETIME_COLUMNS + PERIOD_COLUMNS
 
 
 def half_even(value: str) -> str:
-    """SQL that rounds an exact numeric to four decimals, ties to even (PostgreSQL's own round() takes them up)."""
+    """SQL that rounds an exact numeric to four decimals, ties to even (PostgreSQL's own round() takes them up).
+
+    It shows four decimals too: what adds up by another way is stored in the same form.
+    """
     scaled = f"(({value}) * 10000)"
     return (
-        f"(CASE WHEN abs({scaled} - trunc({scaled})) = 0.5 THEN 2 * round({scaled} / 2) / 10000.0000"
+        f"(CASE WHEN abs({scaled} - trunc({scaled})) = 0.5 THEN round(2 * round({scaled} / 2) / 10000, 4)"
         f" ELSE round({value}, 4) END)"
     )
 
@@ -49,8 +52,8 @@ def half_even_ratio(numerator: str, denominator: str) -> str:
     quotient = f"div({scaled}, {denominator})"
     twice_rest = f"2 * ({scaled} - {quotient} * ({denominator}))"
     return (
-        f"(({quotient} + CASE WHEN {twice_rest} > ({denominator}) OR ({twice_rest} = ({denominator})"
-        f" AND mod({quotient}, 2) = 1) THEN 1 ELSE 0 END) / 10000.0000)"
+        f"round(({quotient} + CASE WHEN {twice_rest} > ({denominator}) OR ({twice_rest} = ({denominator})"
+        f" AND mod({quotient}, 2) = 1) THEN 1 ELSE 0 END) / 10000, 4)"
     )
 
 
