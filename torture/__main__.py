@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import functools
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -52,6 +53,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30, help="longest that one promise is tried (default: 30)")
     parser.add_argument("--mutant", help="break the service on purpose (torture/mutants.py): it has to be found")
     arguments = parser.parse_args()
+    # What was started is ended, and its folders are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     scale = Scale(arguments.small, arguments.minutes * 60)
     print(HEAD, flush=True)
     missed = False

@@ -18,6 +18,7 @@ from torture.whole_batches import batch
 PROMISE = "graceful stop"
 IN_FLIGHT = 50
 EVENTS_A_BATCH = 200
+JSON = {"Content-Type": "application/json"}
 
 
 def _lines(prefix: str, count: int, customers: int) -> bytes:
@@ -66,16 +67,19 @@ async def stopped(scale: Scale, mutant: str | None = None) -> Finding:
                 run = (await http.post("/v1/runs", json={})).json()["id"]
                 await _until(http, f"/v1/runs/{run}", "running", "succeeded")
 
+                # Made before, so that all are sent at once.
+                bodies = [json.dumps({"events": batch(number)[:EVENTS_A_BATCH]}) for number in range(IN_FLIGHT)]
+
                 async def send(number: int) -> httpx.Response | None:
                     try:
-                        return await http.post("/v1/events", json={"events": batch(number)[:EVENTS_A_BATCH]})
+                        return await http.post("/v1/events", content=bodies[number], headers=JSON)
                     except httpx.TransportError:
                         return None
 
                 # Connected before, so that all of them are with the service when it is asked to end.
                 await asyncio.gather(*(http.get("/health/live") for _ in range(IN_FLIGHT)))
                 sending = [asyncio.create_task(send(number)) for number in range(IN_FLIGHT)]
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.3)
                 launcher.process.send_signal(signal.SIGTERM)
                 begun = time.monotonic()
                 answers = await asyncio.gather(*sending)

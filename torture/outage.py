@@ -15,11 +15,14 @@ from torture.service import KEY, client, free_port, own_database, thrown_away, u
 PROMISE = "a database outage is an outage, not a bug"
 CLIENTS = 20
 WITHIN_S = 1.0
+WITHIN_SMALL_S = 5.0
+"""In the short form, beside other tests."""
 
 
 async def outage(scale: Scale, mutant: str | None = None) -> Finding:
     """Stop and start PostgreSQL under load."""
     outages, length_s = (2, 1.0) if scale.small else (10, 3.0)
+    within_s = WITHIN_SMALL_S if scale.small else WITHIN_S
     statuses: Counter[str] = Counter()
     late: list[float] = []
     successes: list[float] = []
@@ -78,11 +81,12 @@ async def outage(scale: Scale, mutant: str | None = None) -> Finding:
                 await asyncio.gather(*callers)
     allowed = statuses["200"] + statuses["503"] + statuses["404"]
     others = sum(statuses.values()) - allowed
+    others_told = {status: count for status, count in statuses.items() if status not in ("200", "404", "503")} or "none"
     return Finding(
         PROMISE,
         f"PostgreSQL stopped and started {outages} times under {CLIENTS} clients",
-        f"{statuses['200']:,} answers 200, {statuses['503']:,} answers 503 with Retry-After, {others} others;"
+        f"{statuses['200']:,} answers 200, {statuses['503']:,} answers 503 with Retry-After, others: {others_told};"
         f" first success {max(late):.2f} s after it is back at the latest; slowest answer {slowest:.1f} s",
-        f"only 200 and 503; first success ≤ {WITHIN_S:g} s",
-        others == 0 and statuses["503"] > 0 and max(late) <= WITHIN_S,
+        f"only 200 and 503; first success ≤ {within_s:g} s",
+        others == 0 and statuses["503"] > 0 and max(late) <= within_s,
     )

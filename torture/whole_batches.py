@@ -54,7 +54,7 @@ async def killed(scale: Scale, mutant: str | None = None) -> Finding:
                 async with client(web.url) as http:
                     await until_ready(http)
                     sending = asyncio.create_task(http.post("/v1/events", json={"events": batch(number)}))
-                    await asyncio.sleep(chance.uniform(0.2, 1.1) * took)
+                    await asyncio.sleep(chance.uniform(0.2, 2.0) * took)
                     web.end()
                     try:
                         receipt = (await sending).json()
