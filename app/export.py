@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import live
 from app.customers import CustomerRecord, EventRecord, get_customer, list_events
 from app.errors import Gone, NotFound
+from app.fits import Fits
 from app.scalars import show_decimal
 from app.store import interactions as interaction_store
 from app.store import runs as run_store
@@ -44,7 +45,7 @@ class ExportRecord:
 
 
 async def export_customer(
-    engine: AsyncEngine, fits: live.Fits, workspace: Workspace, customer_id: str
+    engine: AsyncEngine, fits: Fits, workspace: Workspace, customer_id: str
 ) -> AsyncIterator[list[ExportRecord]]:
     """Begin an export: the pages of what is stored of the customer, each read when it is asked for.
 
@@ -55,7 +56,7 @@ async def export_customer(
 
 
 async def _pages(
-    engine: AsyncEngine, fits: live.Fits, workspace: Workspace, customer: CustomerRecord
+    engine: AsyncEngine, fits: Fits, workspace: Workspace, customer: CustomerRecord
 ) -> AsyncIterator[list[ExportRecord]]:
     yield [ExportRecord("profile", customer), ExportRecord("summary", customer)]
     async for events in _events(engine, workspace, customer.customer_id):

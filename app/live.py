@@ -18,8 +18,8 @@ from app.churn_typing import Interactions, interactions_of
 from app.customers import unknown_customer
 from app.errors import NotFound
 from app.explanation import OwnFigures
+from app.fits import Fits
 from app.labels import Language
-from app.runs import fitted_run, unknown_run
 from app.scoring import (
     EPOCH_DAY,
     FittedRun,
@@ -31,70 +31,18 @@ from app.scoring import (
 from app.shared_reads import SharedReads
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
-from app.store import runs as run_store
 from app.store import score_lists
 from app.store import scores as score_store
 from app.store.engine import autocommit
 from app.store.populations import FoundCustomer, StoredShare
-from app.store.score_lists import ScoreClass, ScoreFilter
+from app.store.score_lists import ScoreFilter
 from app.store.workspaces import Workspace
 from app.stored_run import no_run, require_kept, succeeded_run
 from app.value import Value
 from app.workspace_settings import WorkspaceSettings
 
-MOST_FITS = 256
-MOST_SETTINGS = 1_024
 MOST_SCORED_HERE = 32
 """More customers than this are scored in a thread, so that the event loop stays free for others."""
-
-
-class Fits:
-    """The fits and settings that this process has read. Neither a succeeded run nor a version of a workspace's settings
-    ever changes, so what is here is never stale."""
-
-    def __init__(self) -> None:
-        self._runs: dict[int, FittedRun] = {}
-        self._settings: dict[tuple[int, int], WorkspaceSettings] = {}
-        self._classes: dict[int, tuple[ScoreClass, ...]] = {}
-
-    async def get(self, connection: AsyncConnection, run_id: int) -> FittedRun:
-        found = self._runs.get(run_id)
-        if found is None:
-            row = await run_store.find_run_by_number(connection, run_id)
-            if row is None:
-                raise unknown_run()
-            found = fitted_run(row)
-            if len(self._runs) >= MOST_FITS:
-                self._runs.pop(next(iter(self._runs)))
-            self._runs[run_id] = found
-        return found
-
-    async def classes(
-        self, connection: AsyncConnection, workspace: Workspace, run: FittedRun
-    ) -> tuple[ScoreClass, ...] | None:
-        """The classes of a run's scores, where pages are merged from them.
-
-        The first time they are told from all its rows: a second for a million.
-        """
-        found = self._classes.get(run.id)
-        if found is None:
-            found = await score_lists.read_classes(connection, workspace.id, run.id, run.partition)
-            if len(self._classes) >= MOST_FITS:
-                self._classes.pop(next(iter(self._classes)))
-            if found:
-                self._classes[run.id] = found
-        return found
-
-    async def settings(self, connection: AsyncConnection, workspace: Workspace) -> WorkspaceSettings:
-        """The workspace's settings, of the version that the look-up of the key told, or a later one."""
-        found = self._settings.get((workspace.id, workspace.settings_version))
-        if found is None:
-            row = await run_store.read_settings(connection, workspace.id)
-            found = WorkspaceSettings.model_validate_json(row.settings)
-            if len(self._settings) >= MOST_SETTINGS:
-                self._settings.pop(next(iter(self._settings)))
-            self._settings[workspace.id, row.settings_version] = found
-        return found
 
 
 @dataclass(frozen=True, slots=True)

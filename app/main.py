@@ -1,7 +1,6 @@
 """The web application: the only place where its parts are wired."""
 
 import asyncio
-import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,8 +32,9 @@ from app.api.routes import (
     workspaces,
 )
 from app.api.tracing import make_tracer
+from app.fits import Fits
+from app.garbage import collect_rarely
 from app.ingest import EventRecorder
-from app.live import Fits
 from app.migrate import head_revision
 from app.settings import Settings
 from app.store.engine import create_engine
@@ -59,9 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # A batch makes tens of thousands of objects that refer to nothing in circles. Looking for circles among them
-        # at Python's own pace takes a third of the time of a batch.
-        gc.set_threshold(50_000, 20, 20)
+        collect_rarely()
         # Batches are prepared in threads. They give way to the event loop this often, or it would wait 5 ms a step.
         sys.setswitchinterval(0.0005)
         yield

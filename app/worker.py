@@ -7,7 +7,6 @@ killed leaves jobs behind that another one takes up once their heartbeat is old.
 import argparse
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from datetime import timedelta
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import erasure, idempotency, logs, run_execution, runs
+from app.garbage import collect_rarely
 from app.imports import execution, receiving
 from app.settings import Settings
 from app.store import queue
@@ -116,9 +116,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = Settings()
     logs.configure(settings.log_level)
-    # Batches are thousands of small objects that live until they are stored: looking for cycles among them is in vain.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    collect_rarely()
     with contextlib.suppress(OSError):
         os.nice(_NICENESS)  # Requests go first.
     asyncio.run(_main(settings, timedelta(seconds=arguments.heartbeat)))

@@ -18,6 +18,7 @@ from zoneinfo import available_timezones
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import audit
+from app.bounded import forget_oldest
 from app.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unauthenticated
 from app.shared_reads import SharedReads
 from app.store import workspaces as store
@@ -86,8 +87,7 @@ async def authenticate(engine: AsyncEngine, key: str) -> KeyHolder | None:
         _LAST_KNOWN.pop(key_hash, None)
     else:
         _LAST_KNOWN[key_hash] = holder
-        if len(_LAST_KNOWN) > MOST_KNOWN:
-            del _LAST_KNOWN[next(iter(_LAST_KNOWN))]
+        forget_oldest(_LAST_KNOWN, MOST_KNOWN)
     return holder
 
 

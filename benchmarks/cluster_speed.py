@@ -30,8 +30,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import live, runs
+from app.fits import Fits
 from app.ingest import EventRecorder
-from app.live import Fits
 from app.migrate import migrate
 from app.store import scores
 from app.store.engine import create_engine

@@ -14,7 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import erasure, recording, run_execution
-from app.live import Fits, live_values
+from app.fits import Fits
+from app.live import live_values
 from app.run_execution import execute_run
 from app.runs import add_run
 from app.store import interactions as interaction_store

@@ -27,6 +27,7 @@ from app.analytics import predictive
 from app.analytics.fit import LARGEST_PARAMETER, SMALLEST_PARAMETER, FittedModel, FloatArray, IntArray, check_customers
 from app.analytics.gamma_gamma import FittedSpend, purchase_value, spend_distribution
 from app.analytics.grouping import distinct
+from app.bounded import forget_oldest
 
 VALUES = 64
 """Points of the grid of values; between them the normal quantile of the distribution is taken as linear."""
@@ -89,8 +90,7 @@ class KeptTables:
     def keep(self, name: Hashable, cells: Mapping[_Key, _Cell]) -> None:
         with self._lock:
             self._cells.update(((name, key), cell) for key, cell in cells.items())
-            while len(self._cells) > MOST_CELLS:
-                del self._cells[next(iter(self._cells))]
+            forget_oldest(self._cells, MOST_CELLS)
 
     def shelf(self, name: Hashable, frequency: float, age: float) -> _Shelf | None:
         return self._shelves.get((name, frequency, age))
@@ -98,8 +98,7 @@ class KeptTables:
     def put_on_shelf(self, name: Hashable, frequency: float, age: float, shelf: _Shelf) -> None:
         with self._lock:
             self._shelves[name, frequency, age] = shelf
-            while len(self._shelves) > MOST_SHELVES:
-                del self._shelves[next(iter(self._shelves))]
+            forget_oldest(self._shelves, MOST_SHELVES)
 
 
 @dataclass(frozen=True)

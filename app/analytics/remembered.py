@@ -17,6 +17,7 @@ import numpy as np
 from app.analytics.clv import ClvFit, ClvValues, mean_purchase_value, value_clv
 from app.analytics.interval import KeptTables
 from app.analytics.summary import CustomerFigures
+from app.bounded import forget_oldest
 
 MOST_HISTORIES = 65_536
 """About 30 MB."""
@@ -71,8 +72,7 @@ class RememberedValues:
             rows |= found
             with self._lock:
                 self._known |= found
-                while len(self._known) > MOST_HISTORIES:
-                    del self._known[next(iter(self._known))]
+                forget_oldest(self._known, MOST_HISTORIES)
         columns = np.array([rows[history] for history in histories], dtype=np.float64).reshape(-1, len(_FIGURES))
         return ClvValues(*columns.T)
 

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from app.bounded import forget_oldest
 from app.errors import RateLimited
 from app.store.workspaces import Workspace
 
@@ -123,9 +124,8 @@ class Limits:
         if workspace is None:
             self._workspaces.pop(name, None)
         elif name not in self._workspaces:
-            if len(self._workspaces) >= _MOST_KEYS:
-                del self._workspaces[next(iter(self._workspaces))]
             self._workspaces[name] = workspace
+            forget_oldest(self._workspaces, _MOST_KEYS)
 
     def workspace_of(self, authorization: str) -> Workspace | None:
         """The workspace that the key last belonged to."""

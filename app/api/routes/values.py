@@ -26,7 +26,7 @@ from app.api.dependencies import (
 )
 from app.api.problems import responses
 from app.errors import InvalidRequest
-from app.live import Fits
+from app.fits import Fits
 from app.scalars import Id, Instant, SignedMoney
 from app.store.score_lists import SORTS, ScoreFilter
 from app.store.workspaces import KeyHolder
