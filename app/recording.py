@@ -10,10 +10,10 @@ and orders tell where it is not, and then everything is undone and looked up und
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence, Set, Sized
+from collections.abc import Callable, Sequence, Set
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -48,7 +48,7 @@ REFERRER_ERASED = Reason("customer_erased", "This customer was erased: leave ref
 ZERO = Decimal(0)
 INLINE_ROWS = 200
 
-Parameters = ParamSpec("Parameters")
+Thing = TypeVar("Thing")
 Result = TypeVar("Result")
 
 _resent: set[int] = set()
@@ -182,7 +182,7 @@ async def _write(
     The summaries come first, in sorted order: they are the locks. Answers the customers who had no event before: any of
     them may be one who was erased.
     """
-    changes, joined_changes = await _apart(rows, _changes_by, rows)
+    changes, joined_changes = await _apart(_changes_by, rows)
     added = await customer_store.add_changes(connection, workspace.id, joined_changes, received_at)
     recomputed = [change.customer_id for change in changes.values() if change.adjustment_count]
     others = [change for customer_id, change in changes.items() if customer_id not in added]
@@ -199,7 +199,7 @@ async def _write(
             else change.without_orders()
             for change in others
         ]
-        joined_changes = await _apart(settled, customer_store.join_changes, settled)
+        joined_changes = await _apart(customer_store.join_changes, settled)
         await customer_store.add_changes(connection, workspace.id, joined_changes, received_at, settled=True)
         recomputed += [change.customer_id for change in others if change.customer_id not in new_days]
     await event_store.insert_events(connection, rows)
@@ -211,13 +211,11 @@ async def _write(
     return {customer_id for customer_id, count in added.items() if count == changes[customer_id].event_count}
 
 
-async def _apart(
-    things: Sized, work: Callable[Parameters, Result], *arguments: Parameters.args, **named: Parameters.kwargs
-) -> Result:
-    """Work on so many things, in a thread if they are many: the event loop has others to serve."""
+async def _apart(work: Callable[[Sequence[Thing]], Result], things: Sequence[Thing]) -> Result:
+    """What ``work`` makes of the things, in a thread if they are many: the event loop has others to serve."""
     if len(things) <= INLINE_ROWS:
-        return work(*arguments, **named)
-    return await asyncio.to_thread(work, *arguments, **named)
+        return work(things)
+    return await asyncio.to_thread(work, things)
 
 
 def _changes_by(rows: Sequence[EventRow]) -> tuple[dict[str, SummaryChange], dict[str, str]]:

@@ -31,10 +31,10 @@ async def lock_customers(
         text(
             "INSERT INTO customer_summary AS summary (workspace_id, customer_id, updated_at)"
             " SELECT CAST(:workspace_id AS int), customer_id, CAST(:now AS timestamptz)"
-            " FROM unnest(CAST(:customer_ids AS text[])) AS asked (customer_id)"
+            f" FROM unnest({listed('customer_ids', 'text')}) AS asked (customer_id)"
             " ON CONFLICT (workspace_id, customer_id) DO UPDATE SET updated_at = summary.updated_at"
         ),
-        {"workspace_id": workspace_id, "customer_ids": customer_ids, "now": now},
+        {"workspace_id": workspace_id, "customer_ids": join_list(customer_ids), "now": now},
     )
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store import wall
 from app.store.engine import driver_connection, translated_errors
+from app.store.lists import join_list, listed
 
 
 class EventRow(NamedTuple):
@@ -38,11 +39,11 @@ async def find_events(
     rows = await connection.execute(
         text(
             "SELECT customer_id, event_id, fingerprint FROM events"
-            " JOIN unnest(CAST(:customer_ids AS text[]), CAST(:event_ids AS text[]))"
+            f" JOIN unnest({listed('customer_ids', 'text')}, {listed('event_ids', 'text')})"
             " AS asked (customer_id, event_id) USING (customer_id, event_id)"
             " WHERE workspace_id = :workspace_id"
         ),
-        {"workspace_id": workspace_id, "customer_ids": customer_ids, "event_ids": event_ids},
+        {"workspace_id": workspace_id, "customer_ids": join_list(customer_ids), "event_ids": join_list(event_ids)},
     )
     return {(row.customer_id, row.event_id): row.fingerprint for row in rows}
 
@@ -54,11 +55,11 @@ async def find_orders(
     rows = await connection.execute(
         text(
             "SELECT customer_id, order_id, fingerprint, currency, exchange_rate FROM events"
-            " JOIN unnest(CAST(:customer_ids AS text[]), CAST(:order_ids AS text[]))"
+            f" JOIN unnest({listed('customer_ids', 'text')}, {listed('order_ids', 'text')})"
             " AS asked (customer_id, order_id) USING (customer_id, order_id)"
             " WHERE workspace_id = :workspace_id AND type = 'order.placed'"
         ),
-        {"workspace_id": workspace_id, "customer_ids": customer_ids, "order_ids": order_ids},
+        {"workspace_id": workspace_id, "customer_ids": join_list(customer_ids), "order_ids": join_list(order_ids)},
     )
     return {(row.customer_id, row.order_id): row for row in rows}
 
@@ -67,7 +68,7 @@ async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow]) -
     """Store new events by COPY. The caller holds the customers' locks and has left out what is stored already."""
     wall.guard_rows({row.workspace_id for row in rows})
     driver = await driver_connection(connection)
-    with translated_errors():
+    with translated_errors(driver):
         await driver.copy_records_to_table("events", records=rows, columns=EventRow._fields)
 
 
