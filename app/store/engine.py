@@ -112,14 +112,19 @@ async def plan_anew(connection: AsyncConnection) -> None:
 
 
 @contextmanager
-def translated_errors() -> Iterator[None]:
-    """Give errors of the driver itself the form that SQLAlchemy gives them, so that callers know one form."""
+def translated_errors(driver: Any = None) -> Iterator[None]:
+    """Give errors of the driver itself the form that SQLAlchemy gives them, so that callers know one form.
+
+    ``driver`` is the connection that it is about: one whose state the driver lost is ended.
+    """
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         if isinstance(error, asyncpg.PostgresError):
             error.detail = None  # It quotes rows.
-        # The last is said where the server ends the connection at the very moment of the question.
+        # Said where the server ends the connection at the very moment of the question.
+        if isinstance(error, asyncpg.InternalClientError) and driver is not None:
+            driver.terminate()
         gone = isinstance(error, asyncpg.PostgresConnectionError | asyncpg.InterfaceError | asyncpg.InternalClientError)
         raise DBAPIError(None, None, error, connection_invalidated=gone) from error
 
@@ -194,11 +199,9 @@ class DriverStatement:
         wall.guard(self._statement, values)
         driver = await driver_connection(connection)
         try:
-            with translated_errors():
+            with translated_errors(driver):
                 records: list[Any] = await driver.fetch(self._sql, *(values[name] for name in self._names))
-        except (DBAPIError, OSError) as error:
-            if isinstance(getattr(error, "orig", None), asyncpg.InternalClientError):
-                driver.terminate()
+        except (DBAPIError, OSError):
             if driver.is_closed():
                 # Asked in its own way, SQLAlchemy sees that the connection is lost, and lets go of the others.
                 await connection.execute(text("SELECT 1"))
@@ -242,5 +245,6 @@ async def copy_from_query(connection: AsyncConnection, statement: TextClause, va
 
     driver = await driver_connection(connection)
     arguments = (values[name] for name in compiled.positiontup or ())
-    await driver.copy_from_query(str(compiled), *arguments, output=receive, format="binary")
+    with translated_errors(driver):
+        await driver.copy_from_query(str(compiled), *arguments, output=receive, format="binary")
     return received

@@ -272,7 +272,7 @@ async def insert_bad_rows(connection: AsyncConnection, import_id: str, number: i
 async def stage_lines(connection: AsyncConnection, lines: Iterable[tuple[Any, ...]]) -> None:
     """Keep lines, of ``STAGED_COLUMNS``, until their orders are complete."""
     driver = await driver_connection(connection)
-    with translated_errors():
+    with translated_errors(driver):
         await driver.copy_records_to_table("import_lines", records=lines, columns=STAGED_COLUMNS)
 
 

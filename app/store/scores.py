@@ -134,7 +134,7 @@ async def _copy(connection: AsyncConnection, table: str, columns: tuple[str, ...
         yield copy_format.TRAILER
 
     driver = await driver_connection(connection)
-    with translated_errors():
+    with translated_errors(driver):
         await driver.copy_to_table(table, source=stream(), columns=columns, format="binary")
 
 
