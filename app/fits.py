@@ -37,10 +37,7 @@ class Fits:
     async def classes(
         self, connection: AsyncConnection, workspace: Workspace, run: FittedRun
     ) -> tuple[ScoreClass, ...] | None:
-        """The classes of a run's scores, where pages are merged from them.
-
-        The first time they are told from all its rows: a second for a million.
-        """
+        """The classes of a run's scores, where pages are merged from them."""
         found = self._classes.get(run.id)
         if found is None:
             found = await score_lists.read_classes(connection, workspace.id, run.id, run.partition)

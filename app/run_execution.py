@@ -34,7 +34,7 @@ from app.scoring import (
 from app.store import erasure as erasure_store
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
-from app.store import queue, wall
+from app.store import queue, score_lists, wall
 from app.store import runs as run_store
 from app.store import scores as score_store
 from app.store import workspaces as workspace_store
@@ -195,6 +195,8 @@ async def _write(
             finished_at=datetime.now(UTC),
         )
     async with engine.begin() as connection:
+        if partition != score_store.SHARED_PARTITION:
+            await score_lists.keep_classes(connection, workspace.id, run.id, partition)
         for old in await run_store.release_old_runs(connection, workspace.id, RUNS_KEPT):
             await score_store.drop_scores(connection, workspace.id, old.id, old.partition)
 

@@ -6,6 +6,7 @@ large run are indexed by class as well: the words that filters name, and the ord
 takes whole classes, but for a bound within one; the page is merged from the first rows of each.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -90,35 +91,61 @@ class ScoreClass:
 
 
 _CLASSES = text(f"""
-SELECT {SCORE_CLASS} AS code, {", ".join(WORDS)}, count(*) AS customers,
-       {", ".join(f"min({column}) AS low_{column}, max({column}) AS high_{column}" for column in BOUNDED)},
-       {", ".join(f"count({sort}) AS valued_{sort}" for sort in SORTS)}
-FROM scores
-WHERE workspace_id = :workspace_id AND partition = :partition AND run_id = :run_id
-GROUP BY code, {", ".join(WORDS)}
+SELECT CAST(coalesce(jsonb_agg(told), '[]') AS text) FROM (
+    SELECT {SCORE_CLASS} AS code, {", ".join(WORDS)}, count(*) AS customers,
+           {", ".join(f"min({column}) AS low_{column}, max({column}) AS high_{column}" for column in BOUNDED)},
+           {", ".join(f"count({sort}) AS valued_{sort}" for sort in SORTS)}
+    FROM scores
+    WHERE workspace_id = :workspace_id AND partition = :partition AND run_id = :run_id
+    GROUP BY code, {", ".join(WORDS)}
+) AS told
 """)
+
+
+async def keep_classes(connection: AsyncConnection, workspace_id: int, run_id: int, partition: int) -> None:
+    """Tell the classes of a run's scores from all of them, and keep them with the run.
+
+    Not on a cluster, whose pages are not merged from classes: it would ask all shards for one class after another,
+    while without them it asks all at once, and each shard has few rows to look through.
+    """
+    if not await distribution.on_cluster(connection):
+        classes = await _tell_classes(connection, workspace_id, run_id, partition)
+        await connection.execute(
+            text("UPDATE runs SET score_classes = CAST(:classes AS jsonb) WHERE id = :run_id"),
+            {"classes": classes, "run_id": run_id},
+        )
+
+
+async def _tell_classes(connection: AsyncConnection, workspace_id: int, run_id: int, partition: int) -> str:
+    values = {"workspace_id": workspace_id, "run_id": run_id, "partition": partition}
+    told: str = (await connection.execute(_CLASSES, values)).scalar_one()
+    return told
 
 
 async def read_classes(
     connection: AsyncConnection, workspace_id: int, run_id: int, partition: int
 ) -> tuple[ScoreClass, ...] | None:
-    """The classes that a run's scores fall into, from all of them.
+    """The classes that a run's scores fall into; None on a cluster.
 
-    None on a cluster, whose pages are not merged from classes: it would ask all shards for one class after another,
-    while without them it asks all at once, and each shard has few rows to look through.
+    Scores that were deleted since they were told leave their class as it was: it is then looked into in vain.
     """
     if await distribution.on_cluster(connection):
         return None
-    rows = await connection.execute(_CLASSES, {"workspace_id": workspace_id, "run_id": run_id, "partition": partition})
+    kept = await connection.execute(
+        text("SELECT CAST(score_classes AS text) FROM runs WHERE id = :run_id"), {"run_id": run_id}
+    )
+    # A run that has just succeeded has not come to keep them yet.
+    told = kept.scalar_one() or await _tell_classes(connection, workspace_id, run_id, partition)
+    classes = json.loads(told, parse_int=Decimal, parse_float=Decimal)
     return tuple(
         ScoreClass(
-            row["code"],
-            row["customers"],
-            {word: row[word] for word in WORDS},
-            {column: (row[f"low_{column}"], row[f"high_{column}"]) for column in BOUNDED},
-            {sort: row[f"valued_{sort}"] for sort in SORTS},
+            int(told["code"]),
+            int(told["customers"]),
+            {word: told[word] for word in WORDS},
+            {column: (told[f"low_{column}"], told[f"high_{column}"]) for column in BOUNDED},
+            {sort: int(told[f"valued_{sort}"]) for sort in SORTS},
         )
-        for row in rows.mappings()
+        for told in classes
     )
 
 

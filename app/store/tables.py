@@ -204,6 +204,7 @@ runs = Table(
     Column("customers", Integer, nullable=False, server_default=text("0")),
     Column("fitted", JSONB),
     Column("curve", JSONB, comment="the Pareto curve, for the report"),
+    Column("score_classes", JSONB, comment="what filtered lists know of its scores"),
     Column("error_code", Text),
     Column("error_detail", Text),
     Column("partition", Integer, nullable=False, server_default=text("0"), comment="where its scores are"),
