@@ -29,7 +29,7 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import live, runs
+from app import embedded, live, runs
 from app.ingest import EventRecorder
 from app.live import Fits
 from app.migrate import migrate
@@ -40,7 +40,6 @@ from app.store.workspaces import Workspace, get_workspace
 from benchmarks.ingest import cut
 from benchmarks.ingest import make_orders as make_batches
 from benchmarks.large_shop import AS_OF, fill, make_orders
-from benchmarks.run_speed import temporary_server
 
 TABLES = ("events", "customer_summary", "score_history", "scores")
 PARTS = ((runs, "_read"), (runs, "fit_models"), (runs, "fit_population"), (scores, "attach_partition"))
@@ -225,7 +224,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     print(f"load average before: {os.getloadavg()[0]:.1f}")
-    with temporary_server() as server:
+    # The settings of the service, which keep what is committed.
+    with embedded.temporary_server(postgres_settings={}) as server:
         asyncio.run(compare(server.url, arguments.url, arguments))
 
 

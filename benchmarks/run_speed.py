@@ -21,10 +21,8 @@ import contextlib
 import itertools
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -34,7 +32,6 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import embedded, runs
-from app.embedded.folder import account_for, temporary_parent
 from app.migrate import migrate
 from app.store.engine import create_engine
 from app.store.workspaces import Workspace
@@ -242,23 +239,10 @@ def main() -> None:
         arguments.customers, arguments.interactions_customers, arguments.memory_customers = 20_000, 2_000, 0
         arguments.rounds, arguments.script_seconds = 1, 0
     os.nice(5)  # As the worker is, so that others on the machine slow both alike.
-    with temporary_server() as server:
+    # The settings of the service, which keep what is committed.
+    with embedded.temporary_server(postgres_settings={}) as server:
         asyncio.run(migrate(server.url))
         asyncio.run(measure(server, arguments))
-
-
-@contextlib.contextmanager
-def temporary_server() -> Iterator[embedded.EmbeddedServer]:
-    """A fresh server with the settings of the service, which keep what is committed."""
-    folder = Path(tempfile.mkdtemp(prefix="perennial-runs-", dir=temporary_parent(account_for())))
-    try:
-        server = embedded.start(folder)
-        try:
-            yield server
-        finally:
-            embedded.stop(server)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

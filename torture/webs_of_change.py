@@ -21,9 +21,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from app import migrate
-from app.embedded.folder import PROJECT_DIR
+from app.embedded.folder import PROJECT_DIR, temporary_folder
 from torture.findings import Finding, Scale
-from torture.service import KEY, OwnDatabase, client, own_database, thrown_away
+from torture.service import KEY, OwnDatabase, client, own_database
 
 PROMISE = "webs of change"
 LOCK_BOUND_S = 5.0
@@ -42,7 +42,7 @@ async def under_traffic(scale: Scale, mutant: str | None = None) -> list[Finding
             findings.append(Finding(PROMISE, f"up to {script.revision} under the version before",
                                     "no history to take it from", "0 lost, 0 5xx", None))  # fmt: skip
             continue
-        with thrown_away() as folder:
+        with temporary_folder() as folder:
             _unpack(before, folder / "before")
             with own_database(folder) as database:
                 findings.append(await _migrate_beside(database, folder / "before", script, scale, mutant))
