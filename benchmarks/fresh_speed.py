@@ -10,21 +10,17 @@ and in one of a million, in turns, on one service as the launcher starts it. Bel
 import argparse
 import asyncio
 import random
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 
-from app.embedded.folder import account_for, temporary_parent
 from app.scalars import show_instant
-from benchmarks.read_speed import KEY, call, fill_workspaces, score
+from benchmarks.read_speed import fill_workspaces
+from benchmarks.service import add_workspace, score, served
 from benchmarks.simulated_shop import customer_id
-from tests.test_launcher import Launcher
 
 
 def order(name: str, customer: str, moment: datetime) -> dict[str, object]:
@@ -92,23 +88,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.small:
         arguments.few, arguments.many, arguments.turns = 1_000, 50_000, 60
-    folder = Path(tempfile.mkdtemp(prefix="perennial-fresh-", dir=temporary_parent(account_for())))
-    folder.chmod(0o711)  # The server's user passes through.
-    try:
-        with Launcher(folder, PERENNIAL_BOOTSTRAP_KEY=KEY) as launcher:
-            url = launcher.until_serving()
-            sizes = {"few": arguments.few, "many": arguments.many}
-            database_url = f"postgresql://perennial@/perennial?host={folder}/data/socket"
-            keys = {}
-            for name, size in sizes.items():
-                body = {"id": name, "currency": "USD", "time_zone": "UTC"}
-                keys[name] = call(url, KEY, "/v1/workspaces", body)["key"]
-                asyncio.run(fill_workspaces(database_url, [name], size))
-                score(url, keys[name], "textbook")
-            asyncio.run(fill_workspaces(database_url, [], 0))
-            measure(url, keys, sizes, arguments.turns)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    sizes = {"few": arguments.few, "many": arguments.many}
+    with served() as service:
+        keys = {name: add_workspace(service.url, name) for name in sizes}
+        for name, size in sizes.items():
+            asyncio.run(fill_workspaces(service.database_url, [name], size))
+            score(service.url, keys[name], "textbook")
+        asyncio.run(fill_workspaces(service.database_url, [], 0))
+        measure(service.url, keys, sizes, arguments.turns)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,8 @@ import asyncio
 import json
 import random
 import re
-import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -36,15 +34,14 @@ import uvloop
 
 from app.candidates import prepare
 from app.embedded.binaries import programs_for
-from app.embedded.folder import account_for, temporary_parent
+from app.embedded.folder import account_for
 from app.ingest import EventRecorder
 from app.store.engine import create_engine
 from app.store.events import EventRow
 from app.store.workspaces import Workspace
 from benchmarks.figures import Figure, table
-from tests.test_launcher import Launcher
+from benchmarks.service import KEY, Service, served
 
-KEY = "prn_ingest"
 A_REQUEST = 1_000
 CONNECTIONS = 4
 SINGLES = 64
@@ -225,9 +222,9 @@ async def next_order(url: str, customer_ids: Sequence[str], times: int) -> list[
     return [statistics.median(values) for values in spent.values()]
 
 
-async def measure(folder: Path, url: str, orders: int, rounds: int) -> list[Figure]:
+async def measure(service: Service, orders: int, rounds: int) -> list[Figure]:
     """The figures of this page, medians over the rounds."""
-    database_url = f"postgresql://perennial@/perennial?host={folder}/data/socket"
+    url, database_url = service.url, service.database_url
     workspace = Workspace(1, "default", "USD", ZoneInfo("UTC"), bytes(32))
     found: dict[str, list[float]] = {}
 
@@ -247,7 +244,7 @@ async def measure(folder: Path, url: str, orders: int, rounds: int) -> list[Figu
             function=await by_function(database_url, workspace, second),
             late=await by_http(url, make_orders(orders // 4, f"late{number}", 1980)),
             single=await by_http(url, make_orders(orders // 25, f"s{number}", 2022), 1, SINGLES),
-            pgbench=await asyncio.to_thread(by_pgbench, folder, 3),
+            pgbench=await asyncio.to_thread(by_pgbench, service.folder, 3),
         )
     events, lines = make_orders(2 * orders, "ndjson", 2018), make_orders(2 * orders, "csv", 2020)
     tell(
@@ -276,13 +273,8 @@ async def measure(folder: Path, url: str, orders: int, rounds: int) -> list[Figu
 def figures(*, small: bool, orders: int = 100_000, rounds: int = 3) -> list[Figure]:
     if small:
         orders, rounds = 20_000, 1
-    folder = Path(tempfile.mkdtemp(prefix="perennial-ingest-", dir=temporary_parent(account_for())))
-    folder.chmod(0o711)  # The server's user passes through.
-    try:
-        with Launcher(folder, PERENNIAL_BOOTSTRAP_KEY=KEY) as launcher:
-            return uvloop.run(measure(folder, launcher.until_serving(), orders, rounds))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with served() as service:
+        return uvloop.run(measure(service, orders, rounds))
 
 
 def main() -> None:

@@ -9,19 +9,16 @@ what is told is the median of a few. Lists of customers and of a customer's even
 import argparse
 import asyncio
 import json
-import shutil
 import statistics
-import tempfile
 import time
 import urllib.parse
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from app.embedded.folder import account_for, temporary_parent
 from app.store.score_lists import SORTS
-from benchmarks.read_speed import KEY, call, fill_workspaces, score
-from tests.test_launcher import Launcher
+from benchmarks.read_speed import fill_workspaces
+from benchmarks.service import KEY, call, score, served
 
 DIRECTIONS = ("", "-")
 LIMIT_SECONDS = 0.150
@@ -109,21 +106,14 @@ def main() -> None:
     if arguments.small:
         arguments.customers, arguments.repeats = 25_000, 1
     if arguments.service:
-        service = json.loads(Path(arguments.service).read_text())
-        measure(service["url"], service["key"], arguments)
+        told = json.loads(Path(arguments.service).read_text())
+        measure(told["url"], told["key"], arguments)
         return
-    folder = Path(tempfile.mkdtemp(prefix="perennial-lists-", dir=temporary_parent(account_for())))
-    folder.chmod(0o711)  # The server's user passes through.
-    try:
-        with Launcher(folder, PERENNIAL_BOOTSTRAP_KEY=KEY) as launcher:
-            url = launcher.until_serving()
-            database_url = f"postgresql://perennial@/perennial?host={folder}/data/socket"
-            asyncio.run(fill_workspaces(database_url, ["default"], arguments.customers))
-            score(url, KEY, "textbook")
-            asyncio.run(fill_workspaces(database_url, [], 0))
-            measure(url, KEY, arguments)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with served() as service:
+        asyncio.run(fill_workspaces(service.database_url, ["default"], arguments.customers))
+        score(service.url, KEY, "textbook")
+        asyncio.run(fill_workspaces(service.database_url, [], 0))
+        measure(service.url, KEY, arguments)
 
 
 def measure(url: str, key: str, arguments: Any) -> None:
