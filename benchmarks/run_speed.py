@@ -36,6 +36,7 @@ from app.migrate import migrate
 from app.store.engine import create_engine
 from app.store.workspaces import Workspace
 from benchmarks.large_shop import AS_OF, fill, make_orders
+from torture.service import memory_kib
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODELS = ("auto", "textbook")
@@ -53,13 +54,6 @@ def worker(database_url: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.terminate()
         process.wait(30)
-
-
-def peak_megabytes(process: subprocess.Popen[bytes]) -> float:
-    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return float(line.split()[1]) / 1024
-    raise LookupError("no VmHWM")
 
 
 def cpu_seconds(server: subprocess.Popen[bytes], client: int) -> float:
@@ -197,7 +191,7 @@ async def show_memory(engine: AsyncEngine, database_url: str, workspace: Workspa
     for model in MODELS:
         with worker(database_url) as process:
             taken = await do_run(engine, workspace, model, process)
-            peak = peak_megabytes(process)
+            peak = memory_kib(process.pid) / 1024
         print(f"  {size:,} customers, {model}: {peak:,.0f} MB (at most 1,536), {taken:.1f} s", flush=True)
 
 
