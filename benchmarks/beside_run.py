@@ -19,8 +19,8 @@ import uvloop
 
 from benchmarks.figures import Figure, table
 from benchmarks.ingest import CONNECTIONS, call, cut, make_orders, request
-from benchmarks.read_speed import fill_workspaces
 from benchmarks.service import served
+from benchmarks.simulated_shop import fill
 
 A_BATCH = 100
 PAUSE_SECONDS = 0.1
@@ -101,7 +101,7 @@ def main() -> None:
     if arguments.small:
         arguments.customers, arguments.seconds, arguments.runs = 20_000, 3, 1
     with served() as service:
-        asyncio.run(fill_workspaces(service.database_url, ["default"], arguments.customers))
+        asyncio.run(fill(service.database_url, "default", arguments.customers))
         print(table([uvloop.run(measure(service.url, arguments.seconds, arguments.customers, arguments.runs))]))
 
 

@@ -18,9 +18,9 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from app.scalars import show_instant
-from benchmarks.read_speed import fill_workspaces
+from benchmarks.customer_ids import customer_id
 from benchmarks.service import add_workspace, score, served
-from benchmarks.simulated_shop import customer_id
+from benchmarks.simulated_shop import fill, settle
 
 
 def order(name: str, customer: str, moment: datetime) -> dict[str, object]:
@@ -92,9 +92,9 @@ def main() -> None:
     with served() as service:
         keys = {name: add_workspace(service.url, name) for name in sizes}
         for name, size in sizes.items():
-            asyncio.run(fill_workspaces(service.database_url, [name], size))
+            asyncio.run(fill(service.database_url, name, size))
             score(service.url, keys[name], "textbook")
-        asyncio.run(fill_workspaces(service.database_url, [], 0))
+        asyncio.run(settle(service.database_url))
         measure(service.url, keys, sizes, arguments.turns)
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from app.store.score_lists import SORTS
-from benchmarks.read_speed import fill_workspaces
+from benchmarks.customer_ids import customer_id
 from benchmarks.service import KEY, call, score, served
+from benchmarks.simulated_shop import fill, settle
 
 DIRECTIONS = ("", "-")
 LIMIT_SECONDS = 0.150
@@ -110,16 +111,16 @@ def main() -> None:
         measure(told["url"], told["key"], arguments)
         return
     with served() as service:
-        asyncio.run(fill_workspaces(service.database_url, ["default"], arguments.customers))
+        asyncio.run(fill(service.database_url, "default", arguments.customers))
         score(service.url, KEY, "textbook")
-        asyncio.run(fill_workspaces(service.database_url, [], 0))
+        asyncio.run(settle(service.database_url))
         measure(service.url, KEY, arguments)
 
 
 def measure(url: str, key: str, arguments: Any) -> None:
     unfiltered(url, key, min(1_000, arguments.customers // 100 - 1), arguments.repeats)
     filtered(url, key, arguments.repeats)
-    for path in ("/v1/customers?limit=100", "/v1/customers/c-0000001/events"):
+    for path in ("/v1/customers?limit=100", f"/v1/customers/{customer_id(1)}/events"):
         seconds, _ = timed(url, key, path, arguments.repeats)
         print(f"{path:40} {1e3 * seconds:7.1f} ms")
 

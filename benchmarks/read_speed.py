@@ -27,10 +27,11 @@ from typing import Any
 import asyncpg
 
 from app.embedded.folder import PROJECT_DIR
+from benchmarks.customer_ids import customer_id
 from benchmarks.feast_fields import COUNTS, NUMBERS, WORDS
 from benchmarks.load_client import LoadClient
 from benchmarks.service import add_workspace, call, score, served
-from benchmarks.simulated_shop import customer_id, fill, settle
+from benchmarks.simulated_shop import fill, settle
 
 CONNECTIONS = 16
 
@@ -114,15 +115,6 @@ async def make_bare_table(database_url: str) -> None:
     await connection.close()
 
 
-async def fill_workspaces(database_url: str, names: list[str], customers: int) -> None:
-    connection = await asyncpg.connect(database_url)
-    for name in names:
-        workspace_id = await connection.fetchval("SELECT id FROM workspaces WHERE name = $1", name)
-        await fill(connection, workspace_id, customers)
-    await settle(connection)
-    await connection.close()
-
-
 def measure(loads: dict[str, Load], *, rounds: int, seconds: float, connections: int) -> dict[str, dict[str, float]]:
     """Requests a second and milliseconds of each load, the median over the rounds."""
     found: dict[str, list[Any]] = {name: [] for name in loads}
@@ -166,9 +158,11 @@ def main() -> None:
         url, database_url = service.url, service.database_url
         keys = {name: add_workspace(url, name) for name in ("predictive", "textbook", "without-run")}
         asyncio.run(make_bare_table(database_url))
-        asyncio.run(fill_workspaces(database_url, list(keys), arguments.customers))
+        for name in keys:
+            asyncio.run(fill(database_url, name, arguments.customers))
         model = score(url, keys["predictive"], "auto")
         score(url, keys["textbook"], "textbook")
+        asyncio.run(settle(database_url))
         bare_url = stack.enter_context(bare_service(database_url))
         chance = random.Random(1)
         # Different customers each time: nothing is known of most when they are asked for. "Again" asks for a few

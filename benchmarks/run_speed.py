@@ -35,7 +35,7 @@ from app import embedded, runs
 from app.migrate import migrate
 from app.store.engine import create_engine
 from app.store.workspaces import Workspace
-from benchmarks.large_shop import AS_OF, fill, make_orders
+from benchmarks.simulated_shop import AS_OF, add_shop, fill
 from torture.service import memory_kib
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -137,7 +137,8 @@ async def compare(
     connection = await asyncpg.connect(server.url, server_settings={"jit": "off"})
     seconds: dict[str, list[float]] = {model: [] for model in MODELS}
     ratios: dict[str, list[float]] = {model: [] for model in MODELS}
-    small, _ = await fill(engine, server.url, make_orders(100), "small")
+    small = await add_shop(engine, "small")
+    await fill(server.url, "small", 100, end=AS_OF)
     with worker(server.url) as working:
         await do_run(engine, small, "textbook", working)  # The worker has started by then.
         for number in range(1, rounds + 1):
@@ -199,10 +200,10 @@ async def measure(server: embedded.EmbeddedServer, arguments: argparse.Namespace
     database_url = server.url
     engine = create_engine(database_url, statement_timeout_ms=0)
     size = arguments.customers
-    orders = make_orders(size)
-    print(f"{size:,} customers, {orders.customer.size:,} orders", flush=True)
-    workspace, seconds = await fill(engine, database_url, orders, "shop")
-    print(f"  filled in {seconds:.0f} s", flush=True)
+    workspace = await add_shop(engine, "shop")
+    begun = time.perf_counter()
+    orders = await fill(database_url, "shop", size, end=AS_OF)
+    print(f"{size:,} customers, {orders:,} orders, filled in {time.perf_counter() - begun:.0f} s", flush=True)
     taken = await compare(engine, server, workspace, arguments.rounds)
     if arguments.script_seconds:
         await asyncio.to_thread(compare_script, database_url, workspace, taken, arguments.script_seconds)
@@ -210,11 +211,13 @@ async def measure(server: embedded.EmbeddedServer, arguments: argparse.Namespace
     await show_memory(engine, database_url, workspace, size)
     if arguments.interactions_customers:
         size = arguments.interactions_customers
-        talked, _ = await fill(engine, database_url, make_orders(size), "talked", interactions=10)
+        talked = await add_shop(engine, "talked")
+        await fill(database_url, "talked", size, end=AS_OF, interactions=10)
         print(f"Ten interactions a customer, {10 * size:,} in all")
         await show_memory(engine, database_url, talked, size)
     if arguments.memory_customers:
-        large, _ = await fill(engine, database_url, make_orders(arguments.memory_customers), "large")
+        large = await add_shop(engine, "large")
+        await fill(database_url, "large", arguments.memory_customers, end=AS_OF)
         print("Peak memory of the worker in a larger run")
         await show_memory(engine, database_url, large, arguments.memory_customers)
     await engine.dispose()
