@@ -73,7 +73,7 @@ def p99(taken: list[float]) -> float:
 
 
 async def measure(url: str, seconds: float, customers: int, runs: int) -> Figure:
-    orders = make_orders(4_000_000 if customers > 100_000 else 200_000, "beside", 2024)
+    orders = make_orders(4_000_000 if customers > 100_000 else 60_000, "beside", 2024)
     part = len(orders) // 4
 
     def alone(start: int) -> Any:
@@ -96,10 +96,10 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--small", action="store_true", help="20,000 customers, a few seconds")
+    parser.add_argument("--small", action="store_true", help="5,000 customers, a few seconds")
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.customers, arguments.seconds, arguments.runs = 20_000, 3, 1
+        arguments.customers, arguments.seconds, arguments.runs = 5_000, 2, 1
     with served() as service:
         asyncio.run(fill(service.database_url, "default", arguments.customers))
         print(table([uvloop.run(measure(service.url, arguments.seconds, arguments.customers, arguments.runs))]))

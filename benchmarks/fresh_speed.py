@@ -84,10 +84,10 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=10_000)
     parser.add_argument("--many", type=int, default=1_000_000)
     parser.add_argument("--turns", type=int, default=200)
-    parser.add_argument("--small", action="store_true", help="a quick look, in under 25 seconds")
+    parser.add_argument("--small", action="store_true", help="1,000 and 20,000 customers")
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.few, arguments.many, arguments.turns = 1_000, 50_000, 60
+        arguments.few, arguments.many, arguments.turns = 1_000, 20_000, 40
     sizes = {"few": arguments.few, "many": arguments.many}
     with served() as service:
         keys = {name: add_workspace(service.url, name) for name in sizes}

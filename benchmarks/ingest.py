@@ -223,8 +223,8 @@ async def next_order(url: str, customer_ids: Sequence[str], times: int) -> list[
     return [statistics.median(values) for values in spent.values()]
 
 
-async def measure(service: Service, orders: int, rounds: int) -> list[Figure]:
-    """The figures of this page, medians over the rounds."""
+async def measure(service: Service, orders: int, rounds: int, pgbench_seconds: int, times: int) -> list[Figure]:
+    """The figures, medians over the rounds; the next order of a customer is sent so many ``times``."""
     url, database_url = service.url, service.database_url
     workspace = Workspace(1, "default", "USD", ZoneInfo("UTC"), bytes(32))
     found: dict[str, list[float]] = {}
@@ -245,7 +245,7 @@ async def measure(service: Service, orders: int, rounds: int) -> list[Figure]:
             function=await by_function(database_url, workspace, second),
             late=await by_http(url, make_orders(orders // 4, f"late{number}", 1980)),
             single=await by_http(url, make_orders(orders // 25, f"s{number}", 2022), 1, SINGLES),
-            pgbench=await asyncio.to_thread(by_pgbench, service.folder, 3),
+            pgbench=await asyncio.to_thread(by_pgbench, service.folder, pgbench_seconds),
         )
     events, lines = make_orders(2 * orders, "ndjson", 2018), make_orders(2 * orders, "csv", 2020)
     tell(
@@ -256,7 +256,7 @@ async def measure(service: Service, orders: int, rounds: int) -> list[Figure]:
     for customer, count in (("c-ten", 10), ("c-ten-thousand", 10_000)):
         history = [{**order, "customer_id": customer} for order in make_orders(count, customer, 2023)]
         await by_http(url, history, connections=1)
-    of_ten, of_ten_thousand = await next_order(url, ("c-ten", "c-ten-thousand"), 200)
+    of_ten, of_ten_thousand = await next_order(url, ("c-ten", "c-ten-thousand"), times)
 
     middle = {name: statistics.median(values) for name, values in found.items()}
     print(f"late orders, 1,000 a request: {middle['late']:,.0f}/s")
@@ -271,20 +271,18 @@ async def measure(service: Service, orders: int, rounds: int) -> list[Figure]:
     ]
 
 
-def figures(*, small: bool, orders: int = 100_000, rounds: int = 3) -> list[Figure]:
-    if small:
-        orders, rounds = 20_000, 1
-    with served() as service:
-        return uvloop.run(measure(service, orders, rounds))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--orders", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--small", action="store_true", help="20,000 orders, one round")
+    parser.add_argument("--small", action="store_true", help="8,000 orders, one round")
     arguments = parser.parse_args()
-    print(table(figures(small=arguments.small, orders=arguments.orders, rounds=arguments.rounds)))
+    pgbench_seconds, times = 3, 200
+    if arguments.small:
+        arguments.orders, arguments.rounds = 8_000, 1
+        pgbench_seconds, times = 1, 50
+    with served() as service:
+        print(table(uvloop.run(measure(service, arguments.orders, arguments.rounds, pgbench_seconds, times))))
 
 
 if __name__ == "__main__":
