@@ -19,6 +19,7 @@ import httpx
 
 from app.scalars import show_instant
 from benchmarks.customer_ids import customer_id
+from benchmarks.figures import Figure, table
 from benchmarks.service import add_workspace, score, served
 from benchmarks.simulated_shop import fill, settle
 
@@ -41,7 +42,7 @@ def in_turns(turns: int, **steps: Callable[[int], None]) -> dict[str, float]:
     return {name: statistics.median(taken[turns // 10 :]) for name, taken in seconds.items()}
 
 
-def measure(url: str, keys: dict[str, str], sizes: dict[str, int], turns: int) -> None:
+def measure(url: str, keys: dict[str, str], sizes: dict[str, int], turns: int) -> Figure:
     chance = random.Random(2)
     with httpx.Client(base_url=url, timeout=60) as http:
 
@@ -58,9 +59,14 @@ def measure(url: str, keys: dict[str, str], sizes: dict[str, int], turns: int) -
             return step
 
         taken = in_turns(turns, few=fresh("few"), many=fresh("many"))
-        print(
-            f"one event to a fresh value: {1e3 * taken['few']:.2f} ms among {sizes['few']:,} customers,"
-            f" {1e3 * taken['many']:.2f} ms among {sizes['many']:,}: {taken['many'] / taken['few']:.2f} times"
+        figure = Figure(
+            f"one event to a fresh value, {sizes['many']:,} customers",
+            f"{sizes['few']:,} customers",
+            1e3 * taken["many"],
+            1e3 * taken["few"],
+            "ms",
+            1.2,
+            at_most=True,
         )
         headers = {"Authorization": f"Bearer {keys['few']}"}
         now = datetime.now(UTC)
@@ -77,6 +83,7 @@ def measure(url: str, keys: dict[str, str], sizes: dict[str, int], turns: int) -
             f"a live value: {1e3 * taken['short']:.2f} ms with 10 orders, {1e3 * taken['long']:.2f} ms with 10,000:"
             f" {taken['long'] / taken['short']:.2f} times"
         )
+    return figure
 
 
 def main() -> None:
@@ -95,7 +102,7 @@ def main() -> None:
             asyncio.run(fill(service.database_url, name, size))
             score(service.url, keys[name], "textbook")
         asyncio.run(settle(service.database_url))
-        measure(service.url, keys, sizes, arguments.turns)
+        print(table([measure(service.url, keys, sizes, arguments.turns)]))
 
 
 if __name__ == "__main__":
