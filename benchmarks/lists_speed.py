@@ -114,11 +114,11 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--filters", type=int, default=1, metavar="N", help="only every Nth filter")
-    parser.add_argument("--small", action="store_true", help="10,000 customers, every fourth filter, once")
+    parser.add_argument("--small", action="store_true", help="3,000 customers, every fourth filter, once")
     parser.add_argument("--service", help="a JSON file with the url and the key of a service that is filled already")
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.customers, arguments.repeats, arguments.filters = 10_000, 1, 4
+        arguments.customers, arguments.repeats, arguments.filters = 3_000, 1, 4
     if arguments.service:
         told = json.loads(Path(arguments.service).read_text())
         measure(told["url"], told["key"], arguments)
