@@ -9,22 +9,18 @@ starts it: for some seconds alone, then for as long as runs of all customers go 
 import argparse
 import asyncio
 import json
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
 
-from app.embedded.folder import account_for, temporary_parent
 from benchmarks.figures import Figure, table
-from benchmarks.ingest import CONNECTIONS, KEY, call, cut, make_orders, request
-from benchmarks.read_speed import fill_workspaces
-from tests.test_launcher import Launcher
+from benchmarks.ingest import CONNECTIONS, call, cut, make_orders, request
+from benchmarks.service import served
+from benchmarks.simulated_shop import fill
 
 A_BATCH = 100
 PAUSE_SECONDS = 0.1
@@ -77,7 +73,7 @@ def p99(taken: list[float]) -> float:
 
 
 async def measure(url: str, seconds: float, customers: int, runs: int) -> Figure:
-    orders = make_orders(4_000_000 if customers > 100_000 else 200_000, "beside", 2024)
+    orders = make_orders(4_000_000 if customers > 100_000 else 60_000, "beside", 2024)
     part = len(orders) // 4
 
     def alone(start: int) -> Any:
@@ -100,20 +96,13 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--small", action="store_true", help="20,000 customers, a few seconds")
+    parser.add_argument("--small", action="store_true", help="5,000 customers, a few seconds")
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.customers, arguments.seconds, arguments.runs = 20_000, 3, 1
-    folder = Path(tempfile.mkdtemp(prefix="perennial-beside-", dir=temporary_parent(account_for())))
-    folder.chmod(0o711)  # The server's user passes through.
-    try:
-        with Launcher(folder, PERENNIAL_BOOTSTRAP_KEY=KEY) as launcher:
-            url = launcher.until_serving()
-            database_url = f"postgresql://perennial@/perennial?host={folder}/data/socket"
-            asyncio.run(fill_workspaces(database_url, ["default"], arguments.customers))
-            print(table([uvloop.run(measure(url, arguments.seconds, arguments.customers, arguments.runs))]))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        arguments.customers, arguments.seconds, arguments.runs = 5_000, 2, 1
+    with served() as service:
+        asyncio.run(fill(service.database_url, "default", arguments.customers))
+        print(table([uvloop.run(measure(service.url, arguments.seconds, arguments.customers, arguments.runs))]))
 
 
 if __name__ == "__main__":

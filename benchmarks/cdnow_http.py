@@ -1,39 +1,28 @@
 """All CDNOW orders through the real service, compared with a recomputation by pandas, to the last digit.
 
-python benchmarks/cdnow_http.py [--sample]
+python -m benchmarks.cdnow_http [--sample]
 """
 
 import argparse
 import asyncio
-import shutil
-import sys
-import tempfile
 import time
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from app.embedded.folder import account_for, temporary_parent
+from benchmarks.service import add_workspace, served
 from tests import cdnow
-from tests.test_launcher import Launcher
 
-KEY = "prn_cdnow"
 CONNECTIONS = 4
 MOST_SHOWN = 5
 
 
-async def run(url: str, sample: bool) -> None:
+async def run(url: str, key: str, sample: bool) -> None:
     orders = cdnow.read_orders("CDNOW_sample.txt" if sample else "CDNOW_master.txt")
     customer_ids = sorted(set(orders["customer_id"]))
     print(f"{len(customer_ids)} customers, {len(orders)} orders, days cut in {cdnow.TIME_ZONE.key}")
-    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-        body = {"id": "cdnow", "currency": "USD", "time_zone": cdnow.TIME_ZONE.key}
-        made = await http.post("/v1/workspaces", json=body, headers={"Authorization": f"Bearer {KEY}"})
-        http.headers["Authorization"] = f"Bearer {made.json()['key']}"
+    async with httpx.AsyncClient(base_url=url, timeout=60, headers={"Authorization": f"Bearer {key}"}) as http:
         events = list(cdnow.events(orders))
         batches = iter([events[start : start + 1_000] for start in range(0, len(events), 1_000)])
         begun = time.monotonic()
@@ -73,13 +62,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", action="store_true", help="the sample alone")
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="perennial-cdnow-", dir=temporary_parent(account_for())))
-    folder.chmod(0o711)  # The server's user passes through.
-    try:
-        with Launcher(folder, PERENNIAL_BOOTSTRAP_KEY=KEY) as launcher:
-            asyncio.run(run(launcher.until_serving(), arguments.sample))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with served() as service:
+        key = add_workspace(service.url, "cdnow", cdnow.TIME_ZONE.key)
+        asyncio.run(run(service.url, key, arguments.sample))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import live, runs
+from app import embedded, live, run_execution, runs
 from app.fits import Fits
 from app.ingest import EventRecorder
 from app.migrate import migrate
@@ -37,13 +37,12 @@ from app.store import scores
 from app.store.engine import create_engine
 from app.store.score_lists import ScoreFilter
 from app.store.workspaces import Workspace, get_workspace
-from benchmarks.ingest import cut
-from benchmarks.ingest import make_orders as make_batches
-from benchmarks.large_shop import AS_OF, fill, make_orders
-from benchmarks.run_speed import temporary_server
+from benchmarks.customer_ids import customer_id
+from benchmarks.ingest import cut, make_orders
+from benchmarks.simulated_shop import AS_OF, add_shop, fill
 
 TABLES = ("events", "customer_summary", "score_history", "scores")
-PARTS = ((runs, "_read"), (runs, "fit_models"), (runs, "fit_population"), (scores, "attach_partition"))
+PARTS = (*((run_execution, name) for name in ("_read", "fit_models", "fit_population")), (scores, "attach_partition"))
 ORDERS_A_ROUND = 20_000
 READS_A_ROUND = 400
 PAGES_A_ROUND = 20
@@ -102,7 +101,7 @@ async def run(place: Place, model: str) -> tuple[float, dict[str, float]]:
         asked = await runs.add_run(connection, place.workspace, AS_OF, {"clv": {"model": model}})
     with timed_parts() as parts:
         begun = time.perf_counter()
-        await runs.execute_run(place.engine, str(asked.number).encode(), asyncio.Event())
+        await run_execution.execute_run(place.engine, str(asked.number).encode(), asyncio.Event())
         taken = time.perf_counter() - begun
     record = await runs.get_run(place.engine, place.workspace, asked.id)
     if record.status != "succeeded":
@@ -113,7 +112,7 @@ async def run(place: Place, model: str) -> tuple[float, dict[str, float]]:
 async def ingest(place: Place, name: str) -> float:
     """Orders a second."""
     recorder = EventRecorder(place.engine, 4)
-    batches = cut(make_batches(ORDERS_A_ROUND, name))
+    batches = cut(make_orders(ORDERS_A_ROUND, name))
 
     async def send() -> None:
         for batch in batches:
@@ -135,7 +134,7 @@ async def read(place: Place, size: int, at_once: int) -> float:
 
     async def ask() -> None:
         for number in numbers:
-            await live.live_value(place.engine, fits, workspace, f"c-{number:08}")
+            await live.live_value(place.engine, fits, workspace, customer_id(number))
 
     begun = time.perf_counter()
     await asyncio.gather(*(ask() for _ in range(at_once)))
@@ -174,8 +173,10 @@ async def show_sizes(place: Place, on_cluster: bool) -> None:
 async def filled(name: str, url: str, size: int) -> AsyncIterator[Place]:
     await migrate(url)
     engine = create_engine(url, statement_timeout_ms=0)
-    workspace, seconds = await fill(engine, url, make_orders(size), "shop")
-    print(f"  {name}: filled in {seconds:.0f} s", flush=True)
+    workspace = await add_shop(engine, "shop")
+    begun = time.perf_counter()
+    await fill(url, "shop", size, end=AS_OF)
+    print(f"  {name}: filled in {time.perf_counter() - begun:.0f} s", flush=True)
     try:
         yield Place(name, url, engine, workspace)
     finally:
@@ -225,7 +226,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     print(f"load average before: {os.getloadavg()[0]:.1f}")
-    with temporary_server() as server:
+    # The settings of the service, which keep what is committed.
+    with embedded.temporary_server(postgres_settings={}) as server:
         asyncio.run(compare(server.url, arguments.url, arguments))
 
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pandas as pd
+from customer_ids import customer_id
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource
 from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
@@ -39,7 +40,7 @@ def main() -> None:
     folder, socket, customers = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     (folder / "feature_store.yaml").write_text(YAML.format(folder=folder, socket=socket))
     now = datetime.now(timezone.utc)  # noqa: UP017 - Feast's interpreter may be an older one.
-    frame = pd.DataFrame({"customer_id": [f"c-{number:07}" for number in range(customers)], "event_timestamp": now})
+    frame = pd.DataFrame({"customer_id": list(map(customer_id, range(customers))), "event_timestamp": now})
     for place, name in enumerate(NUMBERS):
         frame[name] = frame.index * 1.25 + place
     for place, name in enumerate(COUNTS):

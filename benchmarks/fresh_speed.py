@@ -10,21 +10,18 @@ and in one of a million, in turns, on one service as the launcher starts it. Bel
 import argparse
 import asyncio
 import random
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 
-from app.embedded.folder import account_for, temporary_parent
 from app.scalars import show_instant
-from benchmarks.read_speed import KEY, call, fill_workspaces, score
-from benchmarks.simulated_shop import customer_id
-from tests.test_launcher import Launcher
+from benchmarks.customer_ids import customer_id
+from benchmarks.figures import Figure, table
+from benchmarks.service import add_workspace, score, served
+from benchmarks.simulated_shop import fill, settle
 
 
 def order(name: str, customer: str, moment: datetime) -> dict[str, object]:
@@ -45,7 +42,7 @@ def in_turns(turns: int, **steps: Callable[[int], None]) -> dict[str, float]:
     return {name: statistics.median(taken[turns // 10 :]) for name, taken in seconds.items()}
 
 
-def measure(url: str, keys: dict[str, str], sizes: dict[str, int], turns: int) -> None:
+def measure(url: str, keys: dict[str, str], sizes: dict[str, int], turns: int) -> Figure:
     chance = random.Random(2)
     with httpx.Client(base_url=url, timeout=60) as http:
 
@@ -62,9 +59,14 @@ def measure(url: str, keys: dict[str, str], sizes: dict[str, int], turns: int) -
             return step
 
         taken = in_turns(turns, few=fresh("few"), many=fresh("many"))
-        print(
-            f"one event to a fresh value: {1e3 * taken['few']:.2f} ms among {sizes['few']:,} customers,"
-            f" {1e3 * taken['many']:.2f} ms among {sizes['many']:,}: {taken['many'] / taken['few']:.2f} times"
+        figure = Figure(
+            f"one event to a fresh value, {sizes['many']:,} customers",
+            f"{sizes['few']:,} customers",
+            1e3 * taken["many"],
+            1e3 * taken["few"],
+            "ms",
+            1.2,
+            at_most=True,
         )
         headers = {"Authorization": f"Bearer {keys['few']}"}
         now = datetime.now(UTC)
@@ -81,6 +83,7 @@ def measure(url: str, keys: dict[str, str], sizes: dict[str, int], turns: int) -
             f"a live value: {1e3 * taken['short']:.2f} ms with 10 orders, {1e3 * taken['long']:.2f} ms with 10,000:"
             f" {taken['long'] / taken['short']:.2f} times"
         )
+    return figure
 
 
 def main() -> None:
@@ -88,27 +91,18 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=10_000)
     parser.add_argument("--many", type=int, default=1_000_000)
     parser.add_argument("--turns", type=int, default=200)
-    parser.add_argument("--small", action="store_true", help="a quick look, in under 25 seconds")
+    parser.add_argument("--small", action="store_true", help="1,000 and 20,000 customers")
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.few, arguments.many, arguments.turns = 1_000, 50_000, 60
-    folder = Path(tempfile.mkdtemp(prefix="perennial-fresh-", dir=temporary_parent(account_for())))
-    folder.chmod(0o711)  # The server's user passes through.
-    try:
-        with Launcher(folder, PERENNIAL_BOOTSTRAP_KEY=KEY) as launcher:
-            url = launcher.until_serving()
-            sizes = {"few": arguments.few, "many": arguments.many}
-            database_url = f"postgresql://perennial@/perennial?host={folder}/data/socket"
-            keys = {}
-            for name, size in sizes.items():
-                body = {"id": name, "currency": "USD", "time_zone": "UTC"}
-                keys[name] = call(url, KEY, "/v1/workspaces", body)["key"]
-                asyncio.run(fill_workspaces(database_url, [name], size))
-                score(url, keys[name], "textbook")
-            asyncio.run(fill_workspaces(database_url, [], 0))
-            measure(url, keys, sizes, arguments.turns)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        arguments.few, arguments.many, arguments.turns = 1_000, 20_000, 40
+    sizes = {"few": arguments.few, "many": arguments.many}
+    with served() as service:
+        keys = {name: add_workspace(service.url, name) for name in sizes}
+        for name, size in sizes.items():
+            asyncio.run(fill(service.database_url, name, size))
+            score(service.url, keys[name], "textbook")
+        asyncio.run(settle(service.database_url))
+        print(table([measure(service.url, keys, sizes, arguments.turns)]))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,8 @@ import asyncio
 import json
 import random
 import re
-import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -36,15 +34,15 @@ import uvloop
 
 from app.candidates import prepare
 from app.embedded.binaries import programs_for
-from app.embedded.folder import account_for, temporary_parent
+from app.embedded.folder import account_for
 from app.ingest import EventRecorder
 from app.store.engine import create_engine
 from app.store.events import EventRow
 from app.store.workspaces import Workspace
+from benchmarks.customer_ids import customer_id
 from benchmarks.figures import Figure, table
-from tests.test_launcher import Launcher
+from benchmarks.service import KEY, Service, served
 
-KEY = "prn_ingest"
 A_REQUEST = 1_000
 CONNECTIONS = 4
 SINGLES = 64
@@ -65,7 +63,7 @@ def make_orders(count: int, name: str, year: int = 2024) -> list[dict[str, Any]]
         {
             "id": f"evt-{name}-{number:08}",
             "type": "order.placed",
-            "customer_id": f"c-{chance.randrange(max(1, count // 5)):07}",
+            "customer_id": customer_id(chance.randrange(max(1, count // 5))),
             "occurred_at": datetime.fromtimestamp(begin + number * step, UTC).isoformat().replace("+00:00", "Z"),
             "data": {
                 "order_id": f"o-{name}-{number:08}",
@@ -213,21 +211,21 @@ async def next_order(url: str, customer_ids: Sequence[str], times: int) -> list[
     """Milliseconds of an order's request, the median for each of the customers, asked in turns."""
     where = urlsplit(url)
     connection = await asyncio.open_connection(where.hostname, where.port)
-    spent: dict[str, list[float]] = {customer_id: [] for customer_id in customer_ids}
+    spent: dict[str, list[float]] = {customer: [] for customer in customer_ids}
     for number in range(times):
-        for customer_id in customer_ids:
-            (order,) = make_orders(1, f"next-{number}-{customer_id}", 2025)
-            body = json.dumps({"events": [{**order, "customer_id": customer_id}]}).encode()
+        for customer in customer_ids:
+            (order,) = make_orders(1, f"next-{number}-{customer}", 2025)
+            body = json.dumps({"events": [{**order, "customer_id": customer}]}).encode()
             begun = time.perf_counter()
             assert (await call(connection, request("POST", "/v1/events", body)))["accepted"] == 1
-            spent[customer_id].append((time.perf_counter() - begun) * 1000)
+            spent[customer].append((time.perf_counter() - begun) * 1000)
     connection[1].close()
     return [statistics.median(values) for values in spent.values()]
 
 
-async def measure(folder: Path, url: str, orders: int, rounds: int) -> list[Figure]:
-    """The figures of this page, medians over the rounds."""
-    database_url = f"postgresql://perennial@/perennial?host={folder}/data/socket"
+async def measure(service: Service, orders: int, rounds: int, pgbench_seconds: int, times: int) -> list[Figure]:
+    """The figures, medians over the rounds; the next order of a customer is sent so many ``times``."""
+    url, database_url = service.url, service.database_url
     workspace = Workspace(1, "default", "USD", ZoneInfo("UTC"), bytes(32))
     found: dict[str, list[float]] = {}
 
@@ -247,7 +245,7 @@ async def measure(folder: Path, url: str, orders: int, rounds: int) -> list[Figu
             function=await by_function(database_url, workspace, second),
             late=await by_http(url, make_orders(orders // 4, f"late{number}", 1980)),
             single=await by_http(url, make_orders(orders // 25, f"s{number}", 2022), 1, SINGLES),
-            pgbench=await asyncio.to_thread(by_pgbench, folder, 3),
+            pgbench=await asyncio.to_thread(by_pgbench, service.folder, pgbench_seconds),
         )
     events, lines = make_orders(2 * orders, "ndjson", 2018), make_orders(2 * orders, "csv", 2020)
     tell(
@@ -255,10 +253,10 @@ async def measure(folder: Path, url: str, orders: int, rounds: int) -> list[Figu
         at_once=await by_copy(database_url, events, None),
         csv=await by_import(url, as_csv(lines), "text/csv", f"/v1/imports?mapping={quote(MAPPING)}", len(lines)),
     )
-    for customer_id, count in (("c-ten", 10), ("c-ten-thousand", 10_000)):
-        history = [{**order, "customer_id": customer_id} for order in make_orders(count, customer_id, 2023)]
+    for customer, count in (("c-ten", 10), ("c-ten-thousand", 10_000)):
+        history = [{**order, "customer_id": customer} for order in make_orders(count, customer, 2023)]
         await by_http(url, history, connections=1)
-    of_ten, of_ten_thousand = await next_order(url, ("c-ten", "c-ten-thousand"), 200)
+    of_ten, of_ten_thousand = await next_order(url, ("c-ten", "c-ten-thousand"), times)
 
     middle = {name: statistics.median(values) for name, values in found.items()}
     print(f"late orders, 1,000 a request: {middle['late']:,.0f}/s")
@@ -273,25 +271,18 @@ async def measure(folder: Path, url: str, orders: int, rounds: int) -> list[Figu
     ]
 
 
-def figures(*, small: bool, orders: int = 100_000, rounds: int = 3) -> list[Figure]:
-    if small:
-        orders, rounds = 20_000, 1
-    folder = Path(tempfile.mkdtemp(prefix="perennial-ingest-", dir=temporary_parent(account_for())))
-    folder.chmod(0o711)  # The server's user passes through.
-    try:
-        with Launcher(folder, PERENNIAL_BOOTSTRAP_KEY=KEY) as launcher:
-            return uvloop.run(measure(folder, launcher.until_serving(), orders, rounds))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--orders", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--small", action="store_true", help="20,000 orders, one round")
+    parser.add_argument("--small", action="store_true", help="8,000 orders, one round")
     arguments = parser.parse_args()
-    print(table(figures(small=arguments.small, orders=arguments.orders, rounds=arguments.rounds)))
+    pgbench_seconds, times = 3, 200
+    if arguments.small:
+        arguments.orders, arguments.rounds = 8_000, 1
+        pgbench_seconds, times = 1, 50
+    with served() as service:
+        print(table(uvloop.run(measure(service, arguments.orders, arguments.rounds, pgbench_seconds, times))))
 
 
 if __name__ == "__main__":

@@ -9,22 +9,23 @@ what is told is the median of a few. Lists of customers and of a customer's even
 import argparse
 import asyncio
 import json
-import shutil
 import statistics
-import tempfile
 import time
 import urllib.parse
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from app.embedded.folder import account_for, temporary_parent
 from app.store.score_lists import SORTS
-from benchmarks.read_speed import KEY, call, fill_workspaces, score
-from tests.test_launcher import Launcher
+from benchmarks.customer_ids import customer_id
+from benchmarks.figures import Figure, table, within
+from benchmarks.service import KEY, call, score, served
+from benchmarks.simulated_shop import fill, settle
 
 DIRECTIONS = ("", "-")
 LIMIT_SECONDS = 0.150
+FLAT = 1.5
+"""How much longer a page far behind may take and still count as flat."""
 
 
 def filters_of(url: str, key: str) -> list[dict[str, str]]:
@@ -69,7 +70,8 @@ def timed(url: str, key: str, path: str, repeats: int) -> tuple[float, Any]:
     return statistics.median(seconds), answer
 
 
-def unfiltered(url: str, key: str, pages: int, repeats: int) -> None:
+def unfiltered(url: str, key: str, pages: int, repeats: int) -> list[Figure]:
+    told = []
     for sort, direction in product(SORTS, DIRECTIONS):
         path = f"/v1/values?sort={direction}{sort}"
         first, answer = timed(url, key, path, repeats)
@@ -79,16 +81,23 @@ def unfiltered(url: str, key: str, pages: int, repeats: int) -> None:
             cursor = call(url, key, f"{path}&limit=1000&cursor={cursor}")["next_cursor"] or cursor
         last, _ = timed(url, key, f"{path}&cursor={cursor}", repeats)
         print(f"{direction + sort:24} page 1 {1e3 * first:7.1f} ms, page {pages} {1e3 * last:7.1f} ms", flush=True)
+        told.append((first, last))
+    first, last = max(told, key=lambda pair: pair[1] / pair[0])
+    return [
+        Figure(f"page {pages:,}, the least flat sort", "its page 1", 1e3 * last, 1e3 * first, "ms", FLAT, at_most=True),
+        within("slowest page, unfiltered", 1e3 * max(map(max, told)), 1e3 * LIMIT_SECONDS, "ms"),
+    ]
 
 
-def filtered(url: str, key: str, repeats: int) -> None:
-    slow = 0
-    for condition in filters_of(url, key):
+def filtered(url: str, key: str, repeats: int, step: int) -> list[Figure]:
+    slow, slowest = 0, 0.0
+    for condition in filters_of(url, key)[::step]:
         seconds = {}
         for sort, direction in product(SORTS, DIRECTIONS):
             query = urllib.parse.urlencode({**condition, "sort": direction + sort})
             seconds[direction + sort], answer = timed(url, key, f"/v1/values?{query}", repeats)
         worst = max(seconds, key=lambda sort: seconds[sort])
+        slowest = max(slowest, seconds[worst])
         slow += sum(one > LIMIT_SECONDS for one in seconds.values())
         told = ", ".join(f"{name}={value}" for name, value in condition.items())
         print(
@@ -97,41 +106,38 @@ def filtered(url: str, key: str, repeats: int) -> None:
             flush=True,
         )
     print(f"{slow} pages took longer than {1e3 * LIMIT_SECONDS:.0f} ms")
+    return [within("slowest page, filtered", 1e3 * slowest, 1e3 * LIMIT_SECONDS, "ms")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--customers", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--small", action="store_true", help="a quick look, in under 25 seconds")
+    parser.add_argument("--filters", type=int, default=1, metavar="N", help="only every Nth filter")
+    parser.add_argument("--small", action="store_true", help="3,000 customers, every fourth filter, once")
     parser.add_argument("--service", help="a JSON file with the url and the key of a service that is filled already")
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.customers, arguments.repeats = 25_000, 1
+        arguments.customers, arguments.repeats, arguments.filters = 3_000, 1, 4
     if arguments.service:
-        service = json.loads(Path(arguments.service).read_text())
-        measure(service["url"], service["key"], arguments)
+        told = json.loads(Path(arguments.service).read_text())
+        measure(told["url"], told["key"], arguments)
         return
-    folder = Path(tempfile.mkdtemp(prefix="perennial-lists-", dir=temporary_parent(account_for())))
-    folder.chmod(0o711)  # The server's user passes through.
-    try:
-        with Launcher(folder, PERENNIAL_BOOTSTRAP_KEY=KEY) as launcher:
-            url = launcher.until_serving()
-            database_url = f"postgresql://perennial@/perennial?host={folder}/data/socket"
-            asyncio.run(fill_workspaces(database_url, ["default"], arguments.customers))
-            score(url, KEY, "textbook")
-            asyncio.run(fill_workspaces(database_url, [], 0))
-            measure(url, KEY, arguments)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with served() as service:
+        asyncio.run(fill(service.database_url, "default", arguments.customers))
+        score(service.url, KEY, "textbook")
+        asyncio.run(settle(service.database_url))
+        measure(service.url, KEY, arguments)
 
 
 def measure(url: str, key: str, arguments: Any) -> None:
-    unfiltered(url, key, min(1_000, arguments.customers // 100 - 1), arguments.repeats)
-    filtered(url, key, arguments.repeats)
-    for path in ("/v1/customers?limit=100", "/v1/customers/c-0000001/events"):
+    # The least flat of many sorts is to be a sort's, and not that of one answer.
+    figures = unfiltered(url, key, min(1_000, arguments.customers // 100 - 1), max(5, arguments.repeats))
+    figures += filtered(url, key, arguments.repeats, arguments.filters)
+    for path in ("/v1/customers?limit=100", f"/v1/customers/{customer_id(1)}/events"):
         seconds, _ = timed(url, key, path, arguments.repeats)
         print(f"{path:40} {1e3 * seconds:7.1f} ms")
+    print(table(figures))
 
 
 if __name__ == "__main__":

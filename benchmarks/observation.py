@@ -1,10 +1,11 @@
 """What logs and metrics cost a read: the same app, the same requests, with and without, in turns.
 
-    python -m benchmarks.observation
+    python -m benchmarks.observation [--small]
 
 The app is called in process, without a client's work, so that the share is that of the service's own.
 """
 
+import argparse
 import asyncio
 import io
 import logging
@@ -21,11 +22,8 @@ from app.main import create_app
 from app.migrate import migrate
 from app.settings import Settings
 
-ROUNDS = 30
-REQUESTS = 150
 
-
-async def measure(database_url: str) -> None:
+async def measure(database_url: str, rounds: int, requests: int) -> None:
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     handler = logging.StreamHandler(io.StringIO())
@@ -50,17 +48,17 @@ async def measure(database_url: str) -> None:
         headers={"Authorization": f"Bearer {new.key}"},
     ) as http:
         assert (await http.post("/v1/events", json={"events": [event]})).json()["accepted"] == 1
-        for number in range(2 * ROUNDS):
+        for number in range(2 * rounds):
             name = ("with", "without")[number % 2]
             Observation.begin = begin if name == "with" else lambda *_: None  # type: ignore[method-assign, assignment, misc]
             Observation.end = end if name == "with" else lambda *_: None  # type: ignore[method-assign, assignment, misc]
             started = time.process_time()
-            for _ in range(REQUESTS):
+            for _ in range(requests):
                 await _read(app, new.key)
-            seconds[name].append((time.process_time() - started) / REQUESTS)
+            seconds[name].append((time.process_time() - started) / requests)
     await app.state.engine.dispose()
     # The quietest spells: what others do on the machine lengthens the CPU time of a read, too.
-    least = {name: statistics.mean(sorted(found)[: ROUNDS // 6]) for name, found in seconds.items()}
+    least = {name: statistics.mean(sorted(found)[: rounds // 6]) for name, found in seconds.items()}
     cost = least["with"] - least["without"]
     print(f"CPU of a read without: {least['without'] * 1e6:.0f} us; logs and metrics: {cost * 1e6:.0f} us more")
     print(f"share: {cost / least['without']:.1%}")
@@ -91,9 +89,16 @@ async def _read(app: FastAPI, key: str) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--requests", type=int, default=150)
+    parser.add_argument("--small", action="store_true", help="a quick look, in seconds")
+    arguments = parser.parse_args()
+    if arguments.small:
+        arguments.rounds, arguments.requests = 12, 50
     with embedded.temporary_server() as server:
         asyncio.run(migrate(server.url))
-        asyncio.run(measure(server.url))
+        asyncio.run(measure(server.url, arguments.rounds, arguments.requests))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ a customer over two years. In each round, one after the other:
   of scores, which a run stores as well, is left out.
 
 Then the script, once a way (see `lifetimes_script`), for at most `--script-seconds`; the peak memory (VmHWM) of a fresh
-worker with either model, here and at `--memory-customers`; and a run where each customer has ten interactions.
+worker with the contest, here and at `--memory-customers`; and a run where each customer has ten interactions.
 """
 
 import argparse
@@ -21,10 +21,9 @@ import contextlib
 import itertools
 import os
 import re
-import shutil
+import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -34,14 +33,16 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import embedded, runs
-from app.embedded.folder import account_for, temporary_parent
 from app.migrate import migrate
 from app.store.engine import create_engine
 from app.store.workspaces import Workspace
-from benchmarks.large_shop import AS_OF, fill, make_orders
+from benchmarks.figures import Figure, table, within
+from benchmarks.simulated_shop import AS_OF, add_shop, fill
+from torture.service import memory_kib
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODELS = ("auto", "textbook")
+MOST_MEGABYTES = 1_536
 _ORDER_COLUMNS = "customer_id, order_id, occurred_at, local_day, amount, exchange_rate, cost"
 _A_MESSAGE = 1 << 18
 
@@ -56,13 +57,6 @@ def worker(database_url: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.terminate()
         process.wait(30)
-
-
-def peak_megabytes(process: subprocess.Popen[bytes]) -> float:
-    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return float(line.split()[1]) / 1024
-    raise LookupError("no VmHWM")
 
 
 def cpu_seconds(server: subprocess.Popen[bytes], client: int) -> float:
@@ -141,12 +135,13 @@ async def stored_scores(connection: Any, workspace: Workspace) -> bytes:
 
 async def compare(
     engine: AsyncEngine, server: embedded.EmbeddedServer, workspace: Workspace, rounds: int
-) -> dict[str, float]:
-    """Runs and bare movements by turns; answers the median seconds of a run of each model."""
+) -> tuple[dict[str, float], list[Figure]]:
+    """Runs and bare movements by turns; answers the median seconds of a run of each model, and the figures."""
     connection = await asyncpg.connect(server.url, server_settings={"jit": "off"})
     seconds: dict[str, list[float]] = {model: [] for model in MODELS}
-    ratios: dict[str, list[float]] = {model: [] for model in MODELS}
-    small, _ = await fill(engine, server.url, make_orders(100), "small")
+    moved: dict[str, list[float]] = {model: [] for model in MODELS}
+    small = await add_shop(engine, "small")
+    await fill(server.url, "small", 100, end=AS_OF)
     with worker(server.url) as working:
         await do_run(engine, small, "textbook", working)  # The worker has started by then.
         for number in range(1, rounds + 1):
@@ -163,7 +158,7 @@ async def compare(
                 bare = out + into + indexed
                 await connection.execute("CHECKPOINT")
                 seconds[model].append(taken)
-                ratios[model].append(taken / bare)
+                moved[model].append(bare)
                 print(
                     f"  round {number}, {model}: run {taken:.1f} s, bare movement {bare:.1f} s (out {out:.1f},"
                     f" in {into:.1f}, indexes {indexed:.1f}): {taken / bare:.2f} times; processor time"
@@ -171,17 +166,18 @@ async def compare(
                     flush=True,
                 )
     await connection.close()
-    for model in MODELS:
-        print(f"  {model}: median {_median(ratios[model]):.2f} times the bare movement (to reach: 2.5)")
-    return {model: _median(taken) for model, taken in seconds.items()}
+    middle = {model: statistics.median(taken) for model, taken in seconds.items()}
+    return middle, [
+        Figure(f"a run, {model}", "bare movement", taken, statistics.median(moved[model]), "s", 2.5, at_most=True)
+        for model, taken in middle.items()
+    ]
 
 
-def _median(values: list[float]) -> float:
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-
-
-def compare_script(database_url: str, workspace: Workspace, run_seconds: dict[str, float], limit: float) -> None:
+def compare_script(
+    database_url: str, workspace: Workspace, run_seconds: dict[str, float], limit: float
+) -> list[Figure]:
+    """The script beside the runs; where it was not done in the limit, that is a bound from below."""
+    figures = []
     for way in ("read_sql", "copy"):
         print(f"  pandas + lifetimes by {way}:", flush=True)
         command = [sys.executable, "-m", "benchmarks.lifetimes_script", database_url, str(workspace.id)]
@@ -189,44 +185,60 @@ def compare_script(database_url: str, workspace: Workspace, run_seconds: dict[st
         try:
             subprocess.run([*command, AS_OF.isoformat(), way], cwd=REPOSITORY, timeout=limit, check=True)
         except subprocess.TimeoutExpired:
-            print(f"    not done in {limit:.0f} s: more than {limit / run_seconds['auto']:.1f} times a run with auto")
-            continue
+            print(f"    not done in {limit:.0f} s: its figures are of that")
         taken = time.perf_counter() - begun
-        told = ", ".join(f"{taken / seconds:.1f} times a run with {model}" for model, seconds in run_seconds.items())
-        print(f"    {taken:.1f} s in all: {told} (to reach: 10)", flush=True)
+        what = f"pandas + lifetimes, by {way}"
+        figures += [Figure(what, f"a run, {model}", taken, seconds, "s", 10) for model, seconds in run_seconds.items()]
+    return figures
 
 
-async def show_memory(engine: AsyncEngine, database_url: str, workspace: Workspace, size: int) -> None:
-    for model in MODELS:
-        with worker(database_url) as process:
-            taken = await do_run(engine, workspace, model, process)
-            peak = peak_megabytes(process)
-        print(f"  {size:,} customers, {model}: {peak:,.0f} MB (at most 1,536), {taken:.1f} s", flush=True)
+async def peak_memory(engine: AsyncEngine, database_url: str, workspace: Workspace, size: int) -> float:
+    """MB of a fresh worker in a run with the contest, which needs more than the textbook."""
+    with worker(database_url) as process:
+        taken = await do_run(engine, workspace, "auto", process)
+        peak = memory_kib(process.pid) / 1024
+    print(f"  {size:,} customers: {peak:,.0f} MB, {taken:.1f} s", flush=True)
+    return peak
+
+
+def memory_of(size: int) -> str:
+    return f"peak memory of the worker, {size:,} customers"
 
 
 async def measure(server: embedded.EmbeddedServer, arguments: argparse.Namespace) -> None:
     database_url = server.url
     engine = create_engine(database_url, statement_timeout_ms=0)
     size = arguments.customers
-    orders = make_orders(size)
-    print(f"{size:,} customers, {orders.customer.size:,} orders", flush=True)
-    workspace, seconds = await fill(engine, database_url, orders, "shop")
-    print(f"  filled in {seconds:.0f} s", flush=True)
-    taken = await compare(engine, server, workspace, arguments.rounds)
+    workspace = await add_shop(engine, "shop")
+    begun = time.perf_counter()
+    orders = await fill(database_url, "shop", size, end=AS_OF)
+    print(f"{size:,} customers, {orders:,} orders, filled in {time.perf_counter() - begun:.0f} s", flush=True)
+    taken, figures = await compare(engine, server, workspace, arguments.rounds)
     if arguments.script_seconds:
-        await asyncio.to_thread(compare_script, database_url, workspace, taken, arguments.script_seconds)
+        limit = arguments.script_seconds
+        figures += await asyncio.to_thread(compare_script, database_url, workspace, taken, limit)
     print("Peak memory of the worker")
-    await show_memory(engine, database_url, workspace, size)
+    peak = await peak_memory(engine, database_url, workspace, size)
+    figures.append(within(memory_of(size), peak, MOST_MEGABYTES, "MB"))
     if arguments.interactions_customers:
-        size = arguments.interactions_customers
-        talked, _ = await fill(engine, database_url, make_orders(size), "talked", interactions=10)
-        print(f"Ten interactions a customer, {10 * size:,} in all")
-        await show_memory(engine, database_url, talked, size)
+        talkative = arguments.interactions_customers
+        talked = await add_shop(engine, "talked")
+        await fill(database_url, "talked", talkative, end=AS_OF, interactions=10)
+        print(f"Ten interactions a customer, {10 * talkative:,} in all")
+        await peak_memory(engine, database_url, talked, talkative)
     if arguments.memory_customers:
-        large, _ = await fill(engine, database_url, make_orders(arguments.memory_customers), "large")
+        large = await add_shop(engine, "large")
+        await fill(database_url, "large", arguments.memory_customers, end=AS_OF)
         print("Peak memory of the worker in a larger run")
-        await show_memory(engine, database_url, large, arguments.memory_customers)
+        most = await peak_memory(engine, database_url, large, arguments.memory_customers)
+        what = memory_of(arguments.memory_customers)
+        growth = arguments.memory_customers / size
+        figures += [
+            within(what, most, MOST_MEGABYTES, "MB"),
+            Figure(what, f"{size:,} customers", most, peak, "MB", growth, at_most=True),
+        ]
     await engine.dispose()
+    print(table(figures))
 
 
 def main() -> None:
@@ -236,29 +248,16 @@ def main() -> None:
     parser.add_argument("--memory-customers", type=int, default=3_000_000, help="0: not measured")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--script-seconds", type=float, default=900, help="0: not measured")
-    parser.add_argument("--small", action="store_true", help="20,000 customers and no script, for everyday use")
+    parser.add_argument("--small", action="store_true", help="5,000 customers and 10,000, for everyday use")
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.customers, arguments.interactions_customers, arguments.memory_customers = 20_000, 2_000, 0
-        arguments.rounds, arguments.script_seconds = 1, 0
+        arguments.customers, arguments.interactions_customers, arguments.memory_customers = 5_000, 0, 10_000
+        arguments.rounds, arguments.script_seconds = 1, 60
     os.nice(5)  # As the worker is, so that others on the machine slow both alike.
-    with temporary_server() as server:
+    # The settings of the service, which keep what is committed.
+    with embedded.temporary_server(postgres_settings={}) as server:
         asyncio.run(migrate(server.url))
         asyncio.run(measure(server, arguments))
-
-
-@contextlib.contextmanager
-def temporary_server() -> Iterator[embedded.EmbeddedServer]:
-    """A fresh server with the settings of the service, which keep what is committed."""
-    folder = Path(tempfile.mkdtemp(prefix="perennial-runs-", dir=temporary_parent(account_for())))
-    try:
-        server = embedded.start(folder)
-        try:
-            yield server
-        finally:
-            embedded.stop(server)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 
 from app import embedded
 from app.embedded import binaries, server
-from app.embedded.folder import LONGEST_SOCKET_DIR, PROJECT_DIR, account_for, temporary_parent
+from app.embedded.folder import LONGEST_SOCKET_DIR, PROJECT_DIR, account_for, temporary_folder
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root lends the server another user")
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a server outlives a killed launcher")
@@ -27,10 +26,8 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a serve
 @pytest.fixture
 def parent() -> Iterator[Path]:
     """A folder that the server's user can enter; pytest's own are closed to all but root."""
-    folder = Path(tempfile.mkdtemp(prefix="perennial-test-", dir=temporary_parent(account_for())))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder)
+    with temporary_folder("perennial-test-") as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -274,4 +271,4 @@ def test_the_log_stays_bounded(data_dir: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_temporary_server_leaves_nothing() -> None:
     with embedded.temporary_server() as running:
         assert fetch(running.url, "SELECT 1") == 1
-    assert not running.data_dir.exists()
+    assert not running.data_dir.parent.exists()

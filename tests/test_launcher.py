@@ -3,12 +3,10 @@
 import asyncio
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +17,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.embedded.folder import PROJECT_DIR, account_for, temporary_parent
+from app.embedded.folder import PROJECT_DIR, temporary_folder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a killed launcher leaves its children")
 
@@ -28,10 +26,8 @@ PATIENCE = 60.0
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="perennial-test-", dir=temporary_parent(account_for())))
-    folder.chmod(0o711)  # The server's user passes through.
-    yield folder
-    shutil.rmtree(folder)
+    with temporary_folder("perennial-test-") as folder:
+        yield folder
 
 
 class Launcher:

@@ -10,10 +10,10 @@ from typing import Any
 import asyncpg
 
 from app.embedded.binaries import programs_for
-from app.embedded.folder import account_for
+from app.embedded.folder import account_for, temporary_folder
 from app.migrate import bootstrap, migrate
 from torture.findings import Finding, Scale
-from torture.service import KEY, OwnDatabase, WebProcess, client, own_database, thrown_away, until_ready
+from torture.service import KEY, OwnDatabase, WebProcess, client, own_database, until_ready
 from torture.whole_batches import batch
 
 PROMISE = "backup"
@@ -47,7 +47,7 @@ def _run(account: Any, *command: str | Path) -> None:
 async def restored(scale: Scale, mutant: str | None = None) -> list[Finding]:
     batches = 5 if scale.small else 100
     account = account_for()
-    with thrown_away() as folder:
+    with temporary_folder() as folder:
         kept = folder / "kept"
         archive = kept / "wal"
         for one in (kept, archive):

@@ -2,10 +2,10 @@
 
 import signal
 
+from app.embedded.folder import temporary_folder
 from tests.crash_ledger import survive
 from torture.findings import Finding, Scale, kept_as_far
 from torture.mutants import settings_for
-from torture.service import thrown_away
 
 PROMISE = "acknowledged is durable"
 KILLS = 200
@@ -34,7 +34,7 @@ async def _survive(
     scale: Scale,
     mutant: str | None,
 ) -> Finding:
-    with thrown_away() as folder:
+    with temporary_folder() as folder:
         ledger = await survive(kills, folder, victims=victims, number=number, settings=settings_for(mutant),
                                seconds=scale.seconds)  # fmt: skip
     return Finding(

@@ -15,12 +15,13 @@ from zoneinfo import ZoneInfo
 import httpx
 
 from app.analytics.summary import summarise
+from app.embedded.folder import temporary_folder
 from app.migrate import bootstrap, migrate
 from app.store.figures import LIFETIME_COLUMNS
 from tests.histories import Event, History, make_event
 from tests.test_summary import expected_summary
 from torture.findings import Finding, Scale, kept_as_far
-from torture.service import KEY, OwnDatabase, WebProcess, client, own_database, thrown_away, until_ready
+from torture.service import KEY, OwnDatabase, WebProcess, client, own_database, until_ready
 
 PROMISE = "exactly once, in any order"
 AS_OF = datetime(2025, 3, 9, 23, 59, 59, tzinfo=UTC)
@@ -120,7 +121,7 @@ async def exactly_once(scale: Scale, mutant: str | None = None) -> list[Finding]
     wires = [event.wire for event in told.events]
     states: Counter[str] = Counter()
     until = time.monotonic() + scale.seconds
-    with thrown_away() as folder, ExitStack() as stack:
+    with temporary_folder() as folder, ExitStack() as stack:
         database = stack.enter_context(own_database(folder))
         await migrate(database.url)
         await bootstrap(database.url, KEY, "USD")

@@ -8,11 +8,12 @@ from typing import Any
 
 import httpx
 
+from app.embedded.folder import temporary_folder
 from app.migrate import bootstrap, migrate
 from tests.test_launcher import PATIENCE, Launcher
 from torture.findings import Finding, Scale
 from torture.mutants import settings_for
-from torture.service import KEY, client, free_port, own_database, thrown_away, until_ready
+from torture.service import KEY, client, free_port, own_database, until_ready
 from torture.whole_batches import batch
 
 PROMISE = "graceful stop"
@@ -52,7 +53,7 @@ async def _until(http: httpx.AsyncClient, path: str, *statuses: str) -> dict[str
 async def stopped(scale: Scale, mutant: str | None = None) -> Finding:
     events, customers = (20_000, 4_000) if scale.small else (200_000, 40_000)
     answers: list[httpx.Response | None] = []
-    with thrown_away() as folder, own_database(folder) as database:
+    with temporary_folder() as folder, own_database(folder) as database:
         await migrate(database.url)
         await bootstrap(database.url, KEY, "USD")
         port = free_port()

@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 
+from app.embedded.folder import temporary_folder
 from app.migrate import bootstrap, migrate
 from torture.findings import Finding, Scale
-from torture.service import KEY, WebProcess, client, memory_kib, own_database, thrown_away, until_ready
+from torture.service import KEY, WebProcess, client, memory_kib, own_database, until_ready
 
 PROMISE = "bounded memory"
 GIB = 1 << 30
@@ -22,7 +23,7 @@ BOUND_MIB = 64
 async def bounded(scale: Scale, mutant: str | None = None) -> list[Finding]:
     size = 150 * MIB if scale.small else GIB
     findings = []
-    with thrown_away() as folder, own_database(folder) as database:
+    with temporary_folder() as folder, own_database(folder) as database:
         await migrate(database.url)
         await bootstrap(database.url, KEY, "USD")
         for what, headers, pieces, allowed in _bodies(size):

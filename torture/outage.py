@@ -6,11 +6,12 @@ from collections import Counter
 
 import httpx
 
+from app.embedded.folder import temporary_folder
 from app.migrate import bootstrap, migrate
 from tests.test_launcher import Launcher
 from torture.findings import Finding, Scale
 from torture.mutants import settings_for
-from torture.service import KEY, client, free_port, own_database, thrown_away, until_ready
+from torture.service import KEY, client, free_port, own_database, until_ready
 
 PROMISE = "a database outage is an outage, not a bug"
 CLIENTS = 20
@@ -56,7 +57,7 @@ async def outage(scale: Scale, mutant: str | None = None) -> Finding:
                 successes.append(ended)
             await asyncio.sleep(0.01)
 
-    with thrown_away() as folder, own_database(folder) as database:
+    with temporary_folder() as folder, own_database(folder) as database:
         await migrate(database.url)
         await bootstrap(database.url, KEY, "USD")
         port = free_port()

@@ -2,10 +2,8 @@
 
 import asyncio
 import os
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,23 +15,11 @@ import httpx
 
 from app import embedded
 from app.embedded import EmbeddedServer
-from app.embedded.folder import account_for, temporary_parent
 from app.launcher import _spawn_web
 from torture.mutants import settings_for
 
 KEY = "prn_torture"
 PATIENCE_S = 60.0
-
-
-@contextmanager
-def thrown_away() -> Iterator[Path]:
-    """A folder that the server's user can pass through."""
-    folder = Path(tempfile.mkdtemp(prefix="perennial-torture-", dir=temporary_parent(account_for())))
-    folder.chmod(0o711)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

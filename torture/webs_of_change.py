@@ -21,9 +21,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from app import migrate
-from app.embedded.folder import PROJECT_DIR
+from app.embedded.folder import PROJECT_DIR, temporary_folder
 from torture.findings import Finding, Scale
-from torture.service import KEY, OwnDatabase, client, own_database, thrown_away
+from torture.service import KEY, OwnDatabase, client, own_database, until_ready
 
 PROMISE = "webs of change"
 LOCK_BOUND_S = 5.0
@@ -42,7 +42,7 @@ async def under_traffic(scale: Scale, mutant: str | None = None) -> list[Finding
             findings.append(Finding(PROMISE, f"up to {script.revision} under the version before",
                                     "no history to take it from", "0 lost, 0 5xx", None))  # fmt: skip
             continue
-        with thrown_away() as folder:
+        with temporary_folder() as folder:
             _unpack(before, folder / "before")
             with own_database(folder) as database:
                 findings.append(await _migrate_beside(database, folder / "before", script, scale, mutant))
@@ -146,7 +146,7 @@ async def _migrate_beside(
         )  # fmt: skip
     try:
         async with client(f"http://127.0.0.1:{port}") as http:
-            await _until_live(http)
+            await until_ready(http)
             writers = [asyncio.create_task(writer(http, number)) for number in range(4)]
             await asyncio.sleep(1.0 if scale.small else 5.0)
             begun = time.monotonic()
@@ -173,14 +173,3 @@ async def _migrate_beside(
         f"0 lost, 0 others; no answer waits longer than {LOCK_BOUND_S:g} s for a lock",
         lost == 0 and others == 0 and slowest <= LOCK_BOUND_S + 1,
     )
-
-
-async def _until_live(http: httpx.AsyncClient) -> None:
-    for _ in range(3_000):
-        try:
-            if (await http.get("/health/ready")).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        await asyncio.sleep(0.02)
-    raise AssertionError("the version before did not serve")

@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 
+from app.embedded.folder import temporary_folder
 from app.migrate import bootstrap, migrate
 from torture.findings import Finding, Scale, kept_as_far
-from torture.service import KEY, OwnDatabase, WebProcess, client, own_database, thrown_away, until_ready
+from torture.service import KEY, OwnDatabase, WebProcess, client, own_database, until_ready
 
 PROMISE = "a batch is all its valid events or none"
 KILLS = 200
@@ -41,7 +42,7 @@ async def killed(scale: Scale, mutant: str | None = None) -> Finding:
     answered = 0
     sizes: Counter[int] = Counter()
     wrong = 0
-    with thrown_away() as folder, own_database(folder) as database:
+    with temporary_folder() as folder, own_database(folder) as database:
         await migrate(database.url)
         await bootstrap(database.url, KEY, "USD")
         web = WebProcess(database.url, mutant)
@@ -83,7 +84,7 @@ async def killed(scale: Scale, mutant: str | None = None) -> Finding:
 async def poisoned(scale: Scale, mutant: str | None = None) -> Finding:
     """One event that is refused, first, in the middle, and last."""
     wrong = 0
-    with thrown_away() as folder, own_database(folder) as database:
+    with temporary_folder() as folder, own_database(folder) as database:
         await migrate(database.url)
         await bootstrap(database.url, KEY, "USD")
         web = WebProcess(database.url, mutant)

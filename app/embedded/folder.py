@@ -5,10 +5,12 @@ import fcntl
 import hashlib
 import os
 import pwd
+import shutil
 import stat
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -122,6 +124,17 @@ def temporary_parent(account: Account) -> Path:
         if short and parent.is_dir() and may(account, "x", *parent.resolve().parents, parent):
             return parent
     raise EmbeddedServerError(f"There is no temporary folder that user {account.name!r} can reach. Set TMPDIR to one.")
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str = "perennial-") -> Iterator[Path]:
+    """A new folder that the server's user can pass through, thrown away afterwards with all that is in it."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=temporary_parent(account_for())))
+    try:
+        folder.chmod(0o711)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def try_lock(path: Path) -> IO[str] | None:

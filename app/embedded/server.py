@@ -25,7 +25,7 @@ from app.embedded.folder import (
     prepare_data_dir,
     remedy,
     socket_dir,
-    temporary_parent,
+    temporary_folder,
     try_lock,
 )
 
@@ -130,18 +130,14 @@ def stop(server: EmbeddedServer) -> None:
 
 
 @contextlib.contextmanager
-def temporary_server() -> Iterator[EmbeddedServer]:
-    """A fresh server whose data is thrown away afterwards."""
-    parent = temporary_parent(account_for())
-    data_dir = Path(tempfile.mkdtemp(prefix="perennial-", dir=parent))
-    try:
-        server = start(data_dir, postgres_settings=THROWAWAY_SETTINGS)
+def temporary_server(*, postgres_settings: Mapping[str, str] = THROWAWAY_SETTINGS) -> Iterator[EmbeddedServer]:
+    """A fresh server whose data is thrown away afterwards; `postgres_settings` go over those of the product."""
+    with temporary_folder() as folder:
+        server = start(folder / "data", postgres_settings=postgres_settings)
         try:
             yield server
         finally:
             stop(server)
-    finally:
-        shutil.rmtree(data_dir)
 
 
 def trim_log(server: EmbeddedServer) -> None:
