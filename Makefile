@@ -61,7 +61,7 @@ check: lint types imports drift ## All of lint, types, imports and drift
 # ---- Measure --------------------------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: $(INSTALLED_DEV) ## Measure speed by ratios and write docs/performance.md; SMALL=1 takes minutes and writes nothing
+bench: $(INSTALLED_DEV) ## Measure speed by ratios and write docs/performance.md; SMALL=1 takes two minutes and writes nothing
 	@OPENBLAS_NUM_THREADS=1 $(VENV_PYTHON) -m benchmarks $(if $(SMALL),--small) $(ARGS)
 
 # ---- Develop --------------------------------------------------------------------------------------------------------

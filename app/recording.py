@@ -27,7 +27,8 @@ from app.store import erasure as erasure_store
 from app.store import events as event_store
 from app.store.customers import SummaryChange
 from app.store.engine import is_unique_violation, plan_anew
-from app.store.events import EventRow
+from app.store.event_format import encode_events
+from app.store.events import EncodedEvents, EventRow
 from app.store.workspaces import Workspace
 from app.transactions import BeginAgain
 
@@ -63,11 +64,17 @@ async def record_rows(
     Raises ``BeginAgain`` where events that were taken for new are not.
     """
     await plan_anew(connection)
-    referrers = _referrers(rows)
+    # Most batches are of orders alone, and then need no second look for anything else.
+    types = {row.type for row in rows}
+    referrers = _referrers(rows) if types & PROFILE_TYPES else set()
     if referrers:
         # They need not be customers at all, so there is no summary to lock.
         await erasure_store.hold_off_erasing(connection, workspace.id)
-    if not again and workspace.id not in _resent and not any(map(_must_fit_its_order, rows)):
+    if (
+        not again
+        and workspace.id not in _resent
+        and not ("order.refunded" in types and any(map(_must_fit_its_order, rows)))
+    ):
         verdicts, new = _decide(rows, {}, {})
         try:
             fresh = await _write(connection, workspace, new, received_at)
@@ -182,11 +189,13 @@ async def _write(
     The summaries come first, in sorted order: they are the locks. Answers the customers who had no event before: any of
     them may be one who was erased.
     """
-    changes, joined_changes = await _apart(_changes_by, rows)
+    # All that can be made of the rows is made before the locks: nearly any two large batches have customers in common,
+    # and while one holds their locks the others wait.
+    changes, joined_changes, encoded = await _apart(_as_stored, rows)
     added = await customer_store.add_changes(connection, workspace.id, joined_changes, received_at)
     recomputed = [change.customer_id for change in changes.values() if change.adjustment_count]
-    others = [change for customer_id, change in changes.items() if customer_id not in added]
-    if others:
+    if len(added) < len(changes):
+        others = [change for customer_id, change in changes.items() if customer_id not in added]
         orders = [row for row in rows if row.type == "order.placed" and row.customer_id not in added]
         new_days = await customer_store.count_new_days(
             connection,
@@ -202,7 +211,7 @@ async def _write(
         joined_changes = await _apart(customer_store.join_changes, settled)
         await customer_store.add_changes(connection, workspace.id, joined_changes, received_at, settled=True)
         recomputed += [change.customer_id for change in others if change.customer_id not in new_days]
-    await event_store.insert_events(connection, rows)
+    await event_store.insert_events(connection, encoded)
     if recomputed:
         await customer_store.recompute_summaries(connection, workspace.id, recomputed)
     profiled = sorted({row.customer_id for row in rows if row.type in PROFILE_TYPES})
@@ -216,6 +225,11 @@ async def _apart(work: Callable[[Sequence[Thing]], Result], things: Sequence[Thi
     if len(things) <= INLINE_ROWS:
         return work(things)
     return await asyncio.to_thread(work, things)
+
+
+def _as_stored(rows: Sequence[EventRow]) -> tuple[dict[str, SummaryChange], dict[str, str], EncodedEvents]:
+    """What the rows add to the summaries, by customer and as the store takes it, and they themselves as it does."""
+    return *_changes_by(rows), encode_events(rows)
 
 
 def _changes_by(rows: Sequence[EventRow]) -> tuple[dict[str, SummaryChange], dict[str, str]]:
@@ -262,10 +276,11 @@ def _change(customer_id: str, rows: Sequence[EventRow]) -> SummaryChange:
 
 
 def _change_by_order(customer_id: str, row: EventRow) -> SummaryChange:
-    net, cost = _converted(row.amount, row), _converted(row.cost, row)
+    cost = ZERO if row.cost is None else _converted(row.cost, row)
     return SummaryChange(
-        customer_id, 1, 0, 0, row.occurred_at, None, None, 1, 1, row.local_day, None, net, cost, None, None
-    )
+        customer_id, 1, 0, 0, row.occurred_at, None, None, 1, 1, row.local_day, None, _converted(row.amount, row), cost,
+        None, None,
+    )  # fmt: skip
 
 
 def _converted(money: Decimal | None, row: EventRow) -> Decimal:

@@ -18,6 +18,7 @@ from app.analytics.summary import OrderEvent, summarise
 from app.store import customers as customer_store
 from app.store import events as event_store
 from app.store.engine import is_unique_violation
+from app.store.event_format import encode_events
 from tests.conftest import Client, event, make_client, ndjson, order
 
 
@@ -428,5 +429,5 @@ async def test_an_error_of_the_copy_has_the_form_of_all_database_errors(engine: 
     )
     with pytest.raises(DBAPIError) as raised:
         async with engine.begin() as connection:
-            await event_store.insert_events(connection, [row, row])
+            await event_store.insert_events(connection, encode_events([row, row]))
     assert is_unique_violation(raised.value)

@@ -1,6 +1,6 @@
 """Connections to PostgreSQL."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -232,6 +232,18 @@ async def driver_connection(connection: AsyncConnection) -> Any:
     if not driver.is_in_transaction() and not getattr(raw.dbapi_connection, "autocommit", False):
         await connection.execute(text("SELECT 1"))
     return driver
+
+
+async def copy_in(connection: AsyncConnection, table: str, columns: Sequence[str], pieces: Iterable[bytes]) -> None:
+    """Copy the pieces of a stream of binary COPY into a table."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    driver = await driver_connection(connection)
+    with translated_errors(driver):
+        await driver.copy_to_table(table, source=stream(), columns=columns, format="binary")
 
 
 async def copy_from_query(connection: AsyncConnection, statement: TextClause, values: Mapping[str, Any]) -> bytearray:

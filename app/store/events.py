@@ -1,6 +1,7 @@
 """Events: what was acknowledged, once and for ever."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store import wall
-from app.store.engine import driver_connection, translated_errors
+from app.store.engine import copy_in
 from app.store.lists import join_list, listed
 
 
@@ -30,6 +31,14 @@ class EventRow(NamedTuple):
     exchange_rate: Decimal | None
     cost: Decimal | None
     data: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedEvents:
+    """Rows of ``events`` as a stream of binary COPY, and the workspaces that they are of."""
+
+    workspace_ids: frozenset[int]
+    stream: bytes
 
 
 async def find_events(
@@ -64,12 +73,10 @@ async def find_orders(
     return {(row.customer_id, row.order_id): row for row in rows}
 
 
-async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow]) -> None:
+async def insert_events(connection: AsyncConnection, events: EncodedEvents) -> None:
     """Store new events by COPY. The caller holds the customers' locks and has left out what is stored already."""
-    wall.guard_rows({row.workspace_id for row in rows})
-    driver = await driver_connection(connection)
-    with translated_errors(driver):
-        await driver.copy_records_to_table("events", records=rows, columns=EventRow._fields)
+    wall.guard_rows(events.workspace_ids)
+    await copy_in(connection, "events", EventRow._fields, [events.stream])
 
 
 async def list_customer_events(

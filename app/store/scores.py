@@ -1,7 +1,8 @@
 """The scores that runs store: written fresh into a partition, read by customer, or listed by any sort."""
 
+import itertools
 from collections import namedtuple
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.score_columns import Column, Documents, Moneys, Names, RealLists, Reals, ScoreColumns, Wholes
 from app.store import copy_format, distribution
-from app.store.engine import DriverStatement, driver_connection, several, translated_errors
+from app.store.engine import DriverStatement, copy_in, several
 from app.store.tables import SCORE_COLUMNS
 
 SHARED_PARTITION = 0
@@ -115,28 +116,20 @@ def _field(name: str, column: Column, rows: slice) -> copy_format.Field:
             return copy_format.jsonb(values[rows])
 
 
+def _stream(rows: Iterable[bytes]) -> Iterable[bytes]:
+    return itertools.chain([copy_format.HEADER], rows, [copy_format.TRAILER])
+
+
 async def copy_scores(connection: AsyncConnection, partition: int, rows: Iterable[bytes]) -> None:
     """Store scores that ``encode_scores`` made."""
     columns = ("partition", "run_id", "workspace_id", "customer_id", *_BY_WIDTH)
-    await _copy(connection, table_of(partition), columns, rows)
+    await copy_in(connection, table_of(partition), columns, _stream(rows))
 
 
 async def copy_to_history(connection: AsyncConnection, rows: Iterable[bytes]) -> None:
     """Store what ``encode_history`` made."""
     columns = ("workspace_id", "run_id", "as_of", "customer_id", *_HISTORY_COLUMNS)
-    await _copy(connection, "score_history", columns, rows)
-
-
-async def _copy(connection: AsyncConnection, table: str, columns: tuple[str, ...], rows: Iterable[bytes]) -> None:
-    async def stream() -> AsyncIterator[bytes]:
-        yield copy_format.HEADER
-        for some in rows:
-            yield some
-        yield copy_format.TRAILER
-
-    driver = await driver_connection(connection)
-    with translated_errors(driver):
-        await driver.copy_to_table(table, source=stream(), columns=columns, format="binary")
+    await copy_in(connection, "score_history", columns, _stream(rows))
 
 
 async def list_history(
