@@ -16,8 +16,9 @@ from app.analytics import predictive
 from app.analytics.calibration import accuracy, calibration
 from app.analytics.fit import FitError, FittedModel
 from app.analytics.gamma_gamma import FittedSpend, fit_credible_mean, fit_spend, purchase_value
-from app.analytics.interval import TablesOfFit, interval
+from app.analytics.interval import interval
 from app.analytics.summary import CustomerFigures
+from app.analytics.tabulation import TablesOfFit
 from app.analytics.textbook import Basis, TextbookFit, fit_textbook, value_textbook
 
 Model = Literal["auto", "textbook", "bg_nbd", "mbg_nbd", "pareto_nbd", "mbg_cnbd_k"]

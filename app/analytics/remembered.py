@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from app.analytics.clv import ClvFit, ClvValues, mean_purchase_value, value_clv
-from app.analytics.interval import KeptTables
 from app.analytics.summary import CustomerFigures
+from app.analytics.tabulation import KeptTables
 from app.bounded import forget_oldest
 
 MOST_HISTORIES = 65_536

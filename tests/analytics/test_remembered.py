@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.analytics import interval, remembered
+from app.analytics import remembered, tabulation
 from app.analytics.clv import ClvFit, fit_clv, value_clv
 from app.analytics.remembered import RememberedValues
 from app.analytics.summary import CustomerFigures
@@ -99,8 +99,8 @@ def test_a_history_is_valued_once(fit: ClvFit, monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_is_remembered_is_bounded_and_stays_right(fit: ClvFit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remembered, "MOST_HISTORIES", 7)
-    monkeypatch.setattr(interval, "MOST_CELLS", 5)
-    monkeypatch.setattr(interval, "MOST_SHELVES", 2)
+    monkeypatch.setattr(tabulation, "MOST_CELLS", 5)
+    monkeypatch.setattr(tabulation, "MOST_SHELVES", 2)
     figures = customers(60, 4)
     expected = value_clv(fit, figures, np.zeros(60, dtype=np.int8), horizon_days=365, **RATES)
     memory = RememberedValues()
