@@ -17,7 +17,7 @@ from app.analytics.event_columns import DETAILS, EVENT_CODE, event_columns
 from app.analytics.satisfaction import satisfaction
 from app.catalogue import EventRow, days, encode_events
 from app.customers import unknown_customer
-from app.reports.churn import Month
+from app.reports.churn_parts import Month
 from app.reports.months import day_start, last_months, month_text
 from app.scalars import Instant
 from app.store import customers as customer_store

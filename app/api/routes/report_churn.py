@@ -8,7 +8,7 @@ from app.api.dependencies import AcceptedLanguage, Engine, ScoresReader
 from app.api.problems import responses
 from app.api.routes.reports import ReportRun
 from app.reports import churn as churn_reports
-from app.reports.churn import ChurnReport
+from app.reports.churn_parts import ChurnReport
 from app.reports.months import MOST_MONTHS
 
 router = APIRouter(tags=["reports"])
