@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -51,6 +52,18 @@ INTERACTIONS_A_WRITE = 300_000
 MOST_LABELS = 20_000
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """A run whose population is read and fitted; ``interaction_counts`` (n,) are of its customers."""
+
+    workspace: Workspace
+    run: Row[Any]
+    settings: WorkspaceSettings
+    population: Population
+    fit: FittedPopulation
+    interaction_counts: NDArray[np.int32]
 
 
 class RunFailed(Exception):
@@ -101,7 +114,8 @@ async def _execute(engine: AsyncEngine, run: Row[Any], ending: asyncio.Event) ->
     except TotalTooLarge:
         raise _too_large() from None
     await _report(engine, run.id, 0.4, len(population.customer_ids), ending)
-    await _write(engine, workspace, run, settings, population, fit, interaction_counts, erased_before, ending)
+    fitted = _Fitted(workspace, run, settings, population, fit, interaction_counts)
+    await _write(engine, fitted, erased_before, ending)
 
 
 async def _workspace(engine: AsyncEngine, workspace_id: int) -> Workspace:
@@ -156,25 +170,15 @@ async def _read(
     return Population(as_of_day, ids, figures), purchase_days, interaction_counts
 
 
-async def _write(
-    engine: AsyncEngine,
-    workspace: Workspace,
-    run: Row[Any],
-    settings: WorkspaceSettings,
-    population: Population,
-    fit: FittedPopulation,
-    interaction_counts: NDArray[np.int32],
-    erased_before: int,
-    ending: asyncio.Event,
-) -> None:
+async def _write(engine: AsyncEngine, fitted: _Fitted, erased_before: int, ending: asyncio.Event) -> None:
     """Store all scores and make the run the latest, in one transaction."""
-    size = len(population.customer_ids)
+    workspace, run, fit = fitted.workspace, fitted.run, fitted.fit
+    size = len(fitted.population.customer_ids)
     partition = run.id if size >= LARGE_RUN_CUSTOMERS else score_store.SHARED_PARTITION
     async with engine.begin() as connection:
         if partition != score_store.SHARED_PARTITION:
             await score_store.make_partition(connection, partition)
-        scored = _scored(engine, workspace, run, settings, population, fit, interaction_counts, partition)
-        async with _one_ahead(scored) as ahead:
+        async with _one_ahead(_scored(engine, fitted, partition)) as ahead:
             async for done, rows, history in ahead:
                 await score_store.copy_scores(connection, partition, rows)
                 await score_store.copy_to_history(connection, history)
@@ -182,14 +186,14 @@ async def _write(
         if partition != score_store.SHARED_PARTITION:
             await score_store.attach_partition(connection, partition)
         # Last of all, since it keeps others from being erased until this is committed.
-        fitted = await leave_out_erased(
+        kept_fit = await leave_out_erased(
             connection, workspace, run.id, partition, fit.fitted.to_dict(), before=erased_before
         )
         await run_store.succeed_run(
             connection,
             run.id,
             customers=size,
-            fitted=fitted,
+            fitted=kept_fit,
             curve=_curve(fit.curve),
             partition=partition,
             finished_at=datetime.now(UTC),
@@ -202,31 +206,25 @@ async def _write(
 
 
 async def _scored(
-    engine: AsyncEngine,
-    workspace: Workspace,
-    run: Row[Any],
-    settings: WorkspaceSettings,
-    population: Population,
-    fit: FittedPopulation,
-    interaction_counts: NDArray[np.int32],
-    partition: int,
+    engine: AsyncEngine, fitted: _Fitted, partition: int
 ) -> AsyncGenerator[tuple[int, list[bytes], list[bytes]], None]:
     """How many customers are scored by then, and the rows that store the last of them and their history."""
+    settings, interaction_counts = fitted.settings, fitted.interaction_counts
     custom_names = list(settings.churn.custom_events)
     for rows in _pieces(interaction_counts):
-        part = population.part(rows)
+        part = fitted.population.part(rows)
         stored = None
         if interaction_counts[rows].any():
             async with autocommit(engine).connect() as connection:
                 stored = await interaction_store.read_encoded_interactions(
                     connection,
-                    workspace.id,
+                    fitted.workspace.id,
                     part.customer_ids,
-                    run.as_of,
+                    fitted.run.as_of,
                     custom_names,
                     trust_sender=settings.churn.trust_custom_events,
                 )
-        scores, history = await asyncio.to_thread(_score, workspace, run, settings, part, stored, fit, rows, partition)
+        scores, history = await asyncio.to_thread(_score, fitted, part, stored, rows, partition)
         yield rows.stop, scores, history
 
 
@@ -262,16 +260,10 @@ async def _one_ahead(items: AsyncGenerator[Item, None]) -> AsyncIterator[AsyncIt
 
 
 def _score(
-    workspace: Workspace,
-    run: Row[Any],
-    settings: WorkspaceSettings,
-    part: Population,
-    stored: StoredEvents | None,
-    fit: FittedPopulation,
-    rows: slice,
-    partition: int,
+    fitted: _Fitted, part: Population, stored: StoredEvents | None, rows: slice, partition: int
 ) -> tuple[list[bytes], list[bytes]]:
-    """The scores of ``rows`` of the population and their history, as they are stored."""
+    """The scores of ``rows`` of the population, which are ``part``, and their history, as they are stored."""
+    workspace, run, settings, fit = fitted.workspace, fitted.run, fitted.settings, fitted.fit
     interactions = None
     if stored is not None and stored.event_ids.size:
         size = len(part.customer_ids)
