@@ -9,7 +9,10 @@ import logging
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
+
+from pydantic_core import to_json
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Of the request that is being worked on."""
@@ -17,12 +20,18 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
+@lru_cache(maxsize=4)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
+
+
 class JsonLines(logging.Formatter):
     """Formats a record as a line of JSON. A record's ``fields`` become fields of the line."""
 
     def format(self, record: logging.LogRecord) -> str:
+        second = int(record.created)
         line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": f"{_second(second)}.{int(1000 * (record.created - second)):03}+00:00",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -30,7 +39,10 @@ class JsonLines(logging.Formatter):
         request = request_id.get()
         if request is not None:
             line["request_id"] = request
-        line |= getattr(record, "fields", {})
+        fields = getattr(record, "fields", None)
+        if fields is not None:
+            # Our own texts are Unicode, as this encoder asks; it takes a quarter of the time.
+            return to_json(line | fields).decode()
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = told(record.exc_info[1])
         return _encode(line)
@@ -58,4 +70,6 @@ def configure(level: str) -> None:
     """Write the logs of this process to its standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
+    # To look these up takes longer than to write the line, and no line tells them.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level.upper(), handlers=[handler])
