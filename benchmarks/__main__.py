@@ -3,16 +3,18 @@
     python -m benchmarks [--small] [--only NAME …] [--page]
 
 Every part is a program of its own and can be run alone. `--small` takes less than two minutes on a quiet
-machine, for everyday use, and like `--only` leaves the page as it is unless `--page` asks for it.
+machine, for everyday use, and like `--only` leaves the page as it is unless `--page` asks for it; with `--only` the
+page then keeps its other sections.
 """
 
 import argparse
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,12 +66,22 @@ def section(part: Part, arguments: Sequence[str], printed: str) -> str:
     for line in printed.splitlines():
         (tables if line.startswith("|") else rest).append(line)
     told = "\n".join(rest).strip("\n")
-    parts = [f"## {part.title}\n\n{note(part.name)}\n`{command}`\n"]
+    parts = [f"## {part.title}\n\n{note(part.name)}\n`{command}`, {datetime.now(UTC).date()}:\n"]
     if tables:
         parts.append("\n".join(tables) + "\n")
     if told:
         parts.append(f"```\n{told}\n```\n")
     return "\n".join(parts)
+
+
+def sections_of(page: str) -> dict[str, str]:
+    """The sections of a page by their titles."""
+    _, *found = re.split(r"^## ", page, flags=re.MULTILINE)
+    return {text.partition("\n")[0]: f"## {text.rstrip()}\n" for text in found}
+
+
+def in_order(sections: Mapping[str, str]) -> list[str]:
+    return [sections[part.title] for part in PARTS if part.title in sections]
 
 
 def machine() -> str:
@@ -87,7 +99,8 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write docs/performance.md in any case")
     arguments = parser.parse_args()
     options = ["--small"] if arguments.small else []
-    sections, failed = [], []
+    sections: dict[str, str] = {}
+    failed = []
     for part in PARTS:
         if arguments.only and part.name not in arguments.only:
             continue
@@ -95,12 +108,13 @@ def main() -> None:
         begun = time.perf_counter()
         printed, succeeded = run(part, options)
         print(f"({time.perf_counter() - begun:.0f} s)", flush=True)
-        sections.append(section(part, options, printed))
+        sections[part.title] = section(part, options, printed)
         if not succeeded:
             failed.append(part.name)
     if arguments.page or not (arguments.small or arguments.only):
-        introduction = note("introduction").format(day=datetime.now(UTC).date(), machine=machine())
-        PAGE.write_text("\n".join([introduction, *sections]))
+        introduction = note("introduction").format(machine=machine())
+        kept = sections_of(PAGE.read_text()) if arguments.only else {}
+        PAGE.write_text("\n".join([introduction, *in_order(kept | sections)]))
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
