@@ -26,6 +26,9 @@ LEAST_BYTES_PER_SECOND = 1_000
 READ_SECONDS = 20.0
 """In so many seconds a client must read some of its answer, at the rate above."""
 
+STOP_GRACE_SECONDS = 0.5
+"""How long idle connections stay open when the service is asked to end, for requests that are on their way."""
+
 MOST_HEAD_BYTES = 65_536
 LINGER_SECONDS = 1.0
 """How long a refused connection stays open for the client to see the answer."""
@@ -42,6 +45,7 @@ class ProblemProtocol(HttpToolsProtocol):
         self._received = 0
         self._unread = 0
         self._read_at = 0.0
+        self._ending = False
         if self.server_state not in _SWEPT:
             _SWEPT.add(self.server_state)
             self.loop.call_later(SWEEP_SECONDS, _sweep, self.loop, self.server_state)
@@ -66,10 +70,27 @@ class ProblemProtocol(HttpToolsProtocol):
         self._in_head = False
         self._begun_at, self._received = self.loop.time(), 0
         super().on_headers_complete()
+        if self._ending and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         self._begun_at = None
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """Answer what is being worked on, and what was sent before the client could know that the service ends."""
+        self._ending = True
+        if self._is_idle():
+            self.loop.call_later(STOP_GRACE_SECONDS, self._end_if_idle)
+        else:
+            self.cycle.keep_alive = False
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _end_if_idle(self) -> None:
+        if self._is_idle():
+            self.transport.close()
 
     def sweep(self, now: float) -> None:
         """End the connection where the client is too slow."""
