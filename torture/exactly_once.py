@@ -28,6 +28,7 @@ AS_OF = datetime(2025, 3, 9, 23, 59, 59, tzinfo=UTC)
 EARLIER = datetime(2024, 9, 1, 12, tzinfo=UTC)
 CUSTOMERS = 6
 AT_ONCE = 8
+LARGE_COPIES = 24
 
 
 def history(seed: int) -> History:
@@ -134,6 +135,9 @@ async def exactly_once(scale: Scale, mutant: str | None = None) -> list[Finding]
             serial = await _deliver(service, http, "serial", [[wire] for wire in wires for _ in range(times)], 1, 0)
             shuffled = [_batches(wires, random.Random(number), 1) for number in range(copies)]
             concurrent = await _deliver(service, http, "concurrent", [b for part in shuffled for b in part], copies, 1)
+            # More than share a transaction: these meet at the locks of their customers.
+            whole = [random.Random(number).sample(wires * 2, 2 * len(wires)) for number in range(LARGE_COPIES)]
+            large = await _deliver(service, http, "large", whole, LARGE_COPIES, 2)
             turns = asyncio.Semaphore(AT_ONCE)
             done = 0
 
@@ -153,8 +157,7 @@ async def exactly_once(scale: Scale, mutant: str | None = None) -> list[Finding]
             await asyncio.gather(*(permute(number) for number in range(permutations)))
         (row,) = await database.fetch("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
     reference = _reference(told)
-    states[serial] += 1
-    states[concurrent] += 1
+    states.update((serial, concurrent, large))
     right = [state for state in states if _figures_of(json.loads(state)) == reference]
     wrong = sum(states.values()) - sum(states[state] for state in right)
     failures = sum(count for status, count in service.statuses.items() if status >= 500)
@@ -162,7 +165,7 @@ async def exactly_once(scale: Scale, mutant: str | None = None) -> list[Finding]
         Finding(
             PROMISE,
             f"{len(wires)} events of {CUSTOMERS} customers: each {times} times serially,"
-            f" {copies} times concurrently and shuffled,"
+            f" {copies} times concurrently and shuffled, in small batches and in large ones,"
             f" and in {done:,} permutations of {permutations:,} with repetitions, by two web processes of which"
             f" {service.kills} were killed in between",
             f"{sum(states.values()):,} deliveries, {len(states)} state, {wrong} other than the reference;"
