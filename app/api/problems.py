@@ -178,12 +178,14 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         (403, "The key lacks the scope."),
         (404, "There is no such thing."),
         (405, "The path does not know the method."),
+        (408, "The request came too slowly."),
         (409, "The state of things does not allow it."),
         (410, "It is gone."),
         (413, "The body is too large."),
         (415, "The body's type or encoding is not known."),
         (422, "A field or a parameter is not what was expected."),
         (429, "The workspace sends more than its share; `Retry-After` says when to come back."),
+        (431, "The head, with the path and the query, is too large."),
         (503, "The database can't be reached now."),
     )
 }
@@ -191,4 +193,4 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problems that an operation documents: those given, and those that any operation may answer."""
-    return {status: RESPONSES[status] for status in sorted({401, 403, 422, 429, 503, *statuses})}
+    return {status: RESPONSES[status] for status in sorted({401, 403, 408, 422, 429, 431, 503, *statuses})}
