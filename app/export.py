@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import live
+from app import stored_values
 from app.customers import CustomerRecord, EventRecord, get_customer, list_events
 from app.errors import Gone, NotFound
 from app.fits import Fits
@@ -68,7 +68,7 @@ async def _pages(
         yield [ExportRecord("label", Label(label.type, label.subtype, label.labelled_at, label.recorded_at))]
     for run_name in kept:
         try:
-            value = await live.cached_value(engine, fits, workspace, customer.customer_id, run_name)
+            value = await stored_values.cached_value(engine, fits, workspace, customer.customer_id, run_name)
         except (NotFound, Gone):
             # Not one of those whom the run scored, or a newer run has come meanwhile.
             continue

@@ -9,6 +9,7 @@ from app.store import runs as run_store
 from app.store import score_lists
 from app.store.score_lists import ScoreClass
 from app.store.workspaces import Workspace
+from app.stored_run import succeeded_run
 from app.workspace_settings import WorkspaceSettings
 
 MOST_FITS = 256
@@ -33,6 +34,15 @@ class Fits:
             found = self._runs[run_id] = fitted_run(row)
             forget_oldest(self._runs, MOST_FITS)
         return found
+
+    async def of(self, connection: AsyncConnection, workspace: Workspace, run_name: str | None) -> FittedRun | None:
+        """The run of that name, or the latest; None where there is none yet.
+
+        Raises ``NotFound`` for an unknown name, ``Conflict`` for a run that has not succeeded.
+        """
+        if run_name is None:
+            return None if workspace.latest_run_id is None else await self.get(connection, workspace.latest_run_id)
+        return await self.get(connection, (await succeeded_run(connection, workspace, run_name)).id)
 
     async def classes(
         self, connection: AsyncConnection, workspace: Workspace, run: FittedRun

@@ -4,40 +4,24 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
-import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.analytics.lifecycle import DEFAULT_LIMITS as STATUS_LIMITS
-from app.analytics.population import UNITS_PER_CURRENCY
 from app.analytics.remembered import RememberedValues
-from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, MONEY_FIGURES
 from app.answer import Answer
 from app.churn_typing import Interactions, interactions_of
 from app.customers import unknown_customer
-from app.errors import NotFound
 from app.explanation import OwnFigures
+from app.few_customers import latest_days, population_of
 from app.fits import Fits
 from app.labels import Language
-from app.scoring import (
-    EPOCH_DAY,
-    FittedRun,
-    Population,
-    ScoreRow,
-    day_number,
-    score_population,
-)
+from app.scoring import FittedRun, Population, ScoreRow, day_number, score_population
 from app.shared_reads import SharedReads
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
-from app.store import score_lists
-from app.store import scores as score_store
 from app.store.engine import autocommit
 from app.store.populations import FoundCustomer, StoredShare
-from app.store.score_lists import ScoreFilter
 from app.store.workspaces import Workspace
-from app.stored_run import no_run, require_kept, succeeded_run
 from app.value import Value
 from app.workspace_settings import WorkspaceSettings
 
@@ -51,15 +35,6 @@ class Values:
 
     values: list[Value]
     not_found: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class ValueList:
-    """A page of a run's values."""
-
-    run_id: str
-    as_of: datetime
-    values: list[Value]
 
 
 async def live_values(
@@ -127,37 +102,10 @@ async def explained_live_value(
         found = await _read_figures(connection, question, [customer_id], as_of)
         if not found.known:
             raise unknown_customer()
-        days = await _latest_days(connection, workspace, customer_id, as_of)
+        days = await latest_days(connection, workspace, customer_id, as_of)
     [row] = await _score(found, horizon_days)
     answer = found.answer(workspace, horizon_days, language)
     return replace(answer.value(row), explanation=answer.explanation(row, OwnFigures(found.population, days)))
-
-
-async def cached_value(
-    engine: AsyncEngine,
-    fits: Fits,
-    workspace: Workspace,
-    customer_id: str,
-    run_name: str | None = None,
-    language: Language = "en",
-    explain: bool = False,
-) -> Value:
-    """A customer's value as a run stored it.
-
-    Raises ``Conflict`` (``no_run``) without any succeeded run, ``NotFound`` (``not_scored``) for a customer that the
-    run did not score, ``Gone`` (``run_gone``) where the run's scores are no longer kept.
-    """
-    found = await _CACHED.get(_CachedQuestion(engine, fits, workspace, run_name), customer_id)
-    if found is None:
-        raise NotFound("The run did not score this customer.", code="not_scored")
-    run, row = found
-    answer = _stored_answer(workspace, run, language)
-    value = answer.value(row)
-    if not explain:
-        return value
-    async with autocommit(engine).connect() as connection:
-        own = await _figures_of_run(connection, workspace, run, row)
-    return replace(value, explanation=answer.explanation(row, own))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +117,6 @@ class _LiveQuestion:
     workspace: Workspace
     as_of: datetime | None
     horizon_days: int | None
-    run_name: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _CachedQuestion:
-    """What reads of stored values have in common that are answered together."""
-
-    engine: AsyncEngine
-    fits: Fits
-    workspace: Workspace
     run_name: str | None
 
 
@@ -199,10 +137,6 @@ class _Figures:
         return Answer(workspace, self.settings, self.run, self.as_of, "live", horizon, language)
 
 
-def _stored_answer(workspace: Workspace, run: FittedRun, language: Language) -> Answer:
-    return Answer(workspace, run.settings, run, run.as_of, "cached", run.settings.clv.horizon_days, language)
-
-
 async def _read_live(question: _LiveQuestion, customer_ids: Sequence[str]) -> dict[str, tuple[Answer, ScoreRow]]:
     as_of = question.as_of or datetime.now(UTC)
     async with autocommit(question.engine).connect() as connection:
@@ -212,18 +146,7 @@ async def _read_live(question: _LiveQuestion, customer_ids: Sequence[str]) -> di
     return {row.customer_id: (answer, row) for row in scored}
 
 
-async def _read_cached(question: _CachedQuestion, customer_ids: Sequence[str]) -> dict[str, tuple[FittedRun, Any]]:
-    workspace = question.workspace
-    async with autocommit(question.engine).connect() as connection:
-        run = await _stored_run(connection, question.fits, workspace, question.run_name)
-        rows = await score_store.find_scores(connection, workspace.id, run.id, run.partition, customer_ids)
-        if not rows:
-            await require_kept(connection, workspace, run)
-    return {row.customer_id: (run, row) for row in rows}
-
-
 _LIVE: SharedReads[_LiveQuestion, tuple[Answer, ScoreRow]] = SharedReads(_read_live)
-_CACHED: SharedReads[_CachedQuestion, tuple[FittedRun, Any]] = SharedReads(_read_cached)
 
 
 async def _read_figures(
@@ -232,7 +155,7 @@ async def _read_figures(
     """One statement; another where interactions speak, and the first time that a run, or a version of the settings, is
     met."""
     workspace, fits = question.workspace, question.fits
-    run = await _run(connection, fits, workspace, question.run_name)
+    run = await fits.of(connection, workspace, question.run_name)
     settings = run.settings if run else await fits.settings(connection, workspace)
     as_of_day = workspace.local_day(as_of)
     rows = await population_store.read_customers(
@@ -248,7 +171,7 @@ async def _read_figures(
     return _Figures(
         known,
         rows,
-        _population(known, rows, day_number(as_of_day), settings.rfm.window_days),
+        population_of(known, rows, day_number(as_of_day), settings.rfm.window_days),
         await _interactions(connection, workspace, settings, rows, known, as_of),
         run,
         settings,
@@ -291,46 +214,6 @@ def _scores(found: _Figures, horizon_days: int | None) -> list[ScoreRow]:
     return [_with_share(row, found.rows[row.customer_id].stored) for row in rows]
 
 
-async def list_values(
-    engine: AsyncEngine,
-    fits: Fits,
-    workspace: Workspace,
-    filters: ScoreFilter,
-    *,
-    sort: str,
-    falling: bool,
-    after: tuple[Any, str] | None,
-    limit: int,
-    run_name: str | None = None,
-    language: Language = "en",
-) -> ValueList:
-    """A page of the values that a run stored: of the latest, or of the run that a cursor carries.
-
-    Raises as ``cached_value`` does.
-    """
-    async with autocommit(engine).connect() as connection:
-        run = await _stored_run(connection, fits, workspace, run_name)
-        classes = None
-        if run.partition != score_store.SHARED_PARTITION and filters.needs_classes(sort):
-            classes = await fits.classes(connection, workspace, run)
-        rows = await score_lists.list_scores(
-            connection,
-            workspace.id,
-            run.id,
-            run.partition,
-            filters,
-            sort=sort,
-            falling=falling,
-            after=after,
-            limit=limit,
-            classes=classes,
-        )
-        if not rows:
-            await require_kept(connection, workspace, run)
-    answer = _stored_answer(workspace, run, language)
-    return ValueList(run.name, run.as_of, [answer.value(row) for row in rows])
-
-
 async def _interactions(
     connection: AsyncConnection,
     workspace: Workspace,
@@ -347,81 +230,8 @@ async def _interactions(
     return interactions_of(events, customer_ids, as_of, workspace.time_zone, settings.churn)
 
 
-async def _run(connection: AsyncConnection, fits: Fits, workspace: Workspace, run_name: str | None) -> FittedRun | None:
-    if run_name is None:
-        return None if workspace.latest_run_id is None else await fits.get(connection, workspace.latest_run_id)
-    return await fits.get(connection, (await succeeded_run(connection, workspace, run_name)).id)
-
-
-async def _stored_run(connection: AsyncConnection, fits: Fits, workspace: Workspace, run_name: str | None) -> FittedRun:
-    run = await _run(connection, fits, workspace, run_name)
-    if run is None:
-        raise no_run()
-    return run
-
-
-async def _latest_days(
-    connection: AsyncConnection, workspace: Workspace, customer_id: str, as_of: datetime
-) -> list[int]:
-    """The last purchase days that keep a status, the latest first."""
-    days = await population_store.latest_purchase_days(
-        connection, workspace.id, customer_id, as_of, STATUS_LIMITS.active_purchase_days
-    )
-    return [day_number(day) for day in days]
-
-
-async def _figures_of_run(
-    connection: AsyncConnection, workspace: Workspace, run: FittedRun, stored: Any
-) -> OwnFigures | None:
-    """The figures that gave a stored row of scores, from the events; None where late events have changed them."""
-    ids, as_of_day = [stored.customer_id], workspace.local_day(run.as_of)
-    rows = await population_store.read_customers(
-        connection, workspace.id, ids, run.as_of, as_of_day, run.settings.rfm.window_days
-    )
-    if stored.customer_id not in rows:
-        return None
-    population = _population(ids, rows, day_number(as_of_day), run.settings.rfm.window_days)
-    days = await _latest_days(connection, workspace, stored.customer_id, run.as_of)
-    [now] = score_population(population, run.settings, run.fitted, horizon_days=run.settings.clv.horizon_days)
-    same = all(getattr(now, name) == getattr(stored, name) for name in _TOLD_BY_FIGURES)
-    return OwnFigures(population, days) if same else None
-
-
-_TOLD_BY_FIGURES = (
-    *("days_since_last_order", "order_count", "net_spend", "abc_net_spend", "clv_historical", "clv_current"),
-    *("clv_predicted", "churn_state", "lifecycle_status", "lifecycle_stage"),
-)
-"""What of a row of scores depends on the customer's orders alone."""
-
-
 def _with_share(row: ScoreRow, stored: StoredShare | None) -> ScoreRow:
     """The run's cumulative share, as long as the customer's spend is the run's."""
     if stored is None or row.abc_net_spend != stored.abc_net_spend:
         return row
     return row._replace(cumulative_share=stored.cumulative_share)
-
-
-def _population(
-    customer_ids: Sequence[str],
-    rows: Mapping[str, FoundCustomer],
-    as_of_day: int,
-    window_days: int | None,
-) -> Population:
-    """The figures of a few customers as arrays; one with nothing booked has zeros."""
-    found = [rows[customer_id].figures or {} for customer_id in customer_ids]
-
-    def column(name: str) -> list[Any]:
-        return [row.get(name) for row in found]
-
-    figures: dict[str, Any] = {}
-    for name in COUNT_FIGURES:
-        figures[name] = np.array([value or 0 for value in column(name)], dtype=np.int64)
-    for name in DAY_FIGURES:
-        figures[name] = np.array([day_number(day or EPOCH_DAY) for day in column(name)], dtype=np.int64)
-    for name in MONEY_FIGURES:
-        # Left to NumPy: a sum beyond 64 bits stays exact as a Python integer.
-        figures[name] = np.array([int((money or 0) * UNITS_PER_CURRENCY) for money in column(name)])
-    if window_days is None:
-        figures["window_order_count"] = figures["order_count"]
-        figures["window_net_spend"] = figures["net_spend"]
-    return Population(as_of_day, customer_ids, figures)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from app import live
+from app import live, stored_values
 from app.api.cursors import decode_cursor, encode_cursor, invalid_cursor
 from app.api.dependencies import (
     LONGEST_LANGUAGES,
@@ -55,7 +55,7 @@ class _PlainRoute(APIRoute):
             if source is None or not _PLAIN_ID.fullmatch(customer_id) or len(languages) > LONGEST_LANGUAGES:
                 return await usual(request)
             state, language = request.app.state, preferred_language(languages)
-            read = live.live_value if source == "live" else live.cached_value
+            read = live.live_value if source == "live" else stored_values.cached_value
 
             def of(holder: KeyHolder) -> Coroutine[Any, Any, Value]:
                 return read(state.engine, state.fits, holder.workspace, customer_id, language=language)
@@ -157,7 +157,7 @@ async def _read_value(
             raise InvalidRequest(
                 f"{name} needs source=live: a stored value is of its run's moment and horizon.", pointer=name
             )
-    return await live.cached_value(
+    return await stored_values.cached_value(
         engine, fits, holder.workspace, customer_id, moment.run_id, language, explain=explain
     )
 
@@ -324,7 +324,7 @@ async def list_values(
     if query.cursor:
         run_name, position, customer_id = decode_cursor("values", bound, query.cursor, str, object, str)
         after = (_position(column, position), customer_id)
-    page = await live.list_values(
+    page = await stored_values.list_values(
         engine,
         fits,
         holder.workspace,
