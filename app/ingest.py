@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.candidates import Candidates, prepare
-from app.recording import Verdict, record_rows
+from app.recording import StoredForm, Verdict, form_ahead, record_rows
 from app.rejections import Rejection
 from app.store.engine import is_outage
 from app.store.events import EventRow
@@ -52,6 +52,13 @@ def receipt_for(candidates: Candidates, verdicts: Sequence[Verdict], rejections:
     )
 
 
+def _prepare_form(
+    workspace: Workspace, items: Sequence[Any], received_at: datetime
+) -> tuple[Candidates, list[Rejection], StoredForm | None]:
+    candidates, rejections = prepare(workspace, items, received_at)
+    return candidates, rejections, form_ahead(workspace, candidates.rows)
+
+
 @dataclass(slots=True)
 class _Waiting:
     """A small batch that waits for the next shared transaction."""
@@ -83,15 +90,16 @@ class EventRecorder:
             verdicts = await self._record_shared(workspace, candidates.rows, received_at) if candidates.rows else []
         else:
             async with self._turns:
-                candidates, rejections = await asyncio.to_thread(prepare, workspace, items, received_at)
-                verdicts = await self._record_alone(workspace, candidates.rows, received_at) if candidates.rows else []
+                candidates, rejections, form = await asyncio.to_thread(_prepare_form, workspace, items, received_at)
+                rows = candidates.rows
+                verdicts = await self._record_alone(workspace, rows, received_at, form) if rows else []
         return receipt_for(candidates, verdicts, rejections)
 
     async def _record_alone(
-        self, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime
+        self, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime, form: StoredForm | None = None
     ) -> list[Verdict]:
         return await committed(
-            self._engine, lambda connection, again: record_rows(connection, workspace, rows, received_at, again)
+            self._engine, lambda connection, again: record_rows(connection, workspace, rows, received_at, again, form)
         )
 
     async def _record_shared(self, workspace: Workspace, rows: list[EventRow], received_at: datetime) -> list[Verdict]:

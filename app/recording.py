@@ -11,6 +11,7 @@ and orders tell where it is not, and then everything is undone and looked up und
 import asyncio
 import json
 from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -56,12 +57,41 @@ _resent: set[int] = set()
 """Workspaces whose last batch had known events in it: whoever sends one batch again tends to send the next again."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredForm:
+    """What is written for rows that are all new: what they add to the summaries, by customer and as the store takes
+    it, and they themselves as it takes them."""
+
+    changes: dict[str, SummaryChange]
+    joined_changes: dict[str, str]
+    events: EncodedEvents
+
+
+def form_ahead(workspace: Workspace, rows: Sequence[EventRow]) -> StoredForm | None:
+    """The form of rows that are likely to be new, for ``record_rows``; None where it would be made in vain.
+
+    Pure, and about 7 µs a row, so it is best made while the database is at work on something else.
+    """
+    # Whoever sends one batch again tends to send the next again.
+    return _form(rows) if rows and workspace.id not in _resent else None
+
+
+def _form(rows: Sequence[EventRow]) -> StoredForm:
+    return StoredForm(*_changes_by(rows), encode_events(rows))
+
+
 async def record_rows(
-    connection: AsyncConnection, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime, again: bool
+    connection: AsyncConnection,
+    workspace: Workspace,
+    rows: Sequence[EventRow],
+    received_at: datetime,
+    again: bool,
+    form: StoredForm | None = None,
 ) -> list[Verdict]:
     """Store what is new among valid events and answer a verdict for each; the step of a transaction.
 
-    Raises ``BeginAgain`` where events that were taken for new are not.
+    ``form`` is that of all the rows, where it was made before. Raises ``BeginAgain`` where events that were taken for
+    new are not.
     """
     await plan_anew(connection)
     # Most batches are of orders alone, and then need no second look for anything else.
@@ -77,7 +107,7 @@ async def record_rows(
     ):
         verdicts, new = _decide(rows, {}, {})
         try:
-            fresh = await _write(connection, workspace, new, received_at)
+            fresh = await _write(connection, workspace, new, received_at, form if len(new) == len(rows) else None)
         except DBAPIError as error:
             if is_unique_violation(error):
                 raise BeginAgain from error
@@ -97,7 +127,7 @@ async def record_rows(
         _resent.discard(workspace.id)
     verdicts, new = _decide(rows, known_events, known_orders, erased)
     if new:
-        fresh = await _write(connection, workspace, new, received_at)
+        fresh = await _write(connection, workspace, new, received_at, form if len(new) == len(rows) else None)
         # Also those who were erased after they were looked for above, and before their locks were held.
         if await erased_among(connection, workspace, (fresh | _referrers(new)) - erased):
             raise BeginAgain
@@ -182,7 +212,11 @@ def _same_currency(refund: EventRow, order: Any) -> bool:
 
 
 async def _write(
-    connection: AsyncConnection, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime
+    connection: AsyncConnection,
+    workspace: Workspace,
+    rows: Sequence[EventRow],
+    received_at: datetime,
+    form: StoredForm | None,
 ) -> set[str]:
     """Store new events and bring the summaries of their customers up to date, adding where that is enough.
 
@@ -191,8 +225,10 @@ async def _write(
     """
     # All that can be made of the rows is made before the locks: nearly any two large batches have customers in common,
     # and while one holds their locks the others wait.
-    changes, joined_changes, encoded = await _apart(_as_stored, rows)
-    added = await customer_store.add_changes(connection, workspace.id, joined_changes, received_at)
+    if form is None:
+        form = await _apart(_form, rows)
+    changes = form.changes
+    added = await customer_store.add_changes(connection, workspace.id, form.joined_changes, received_at)
     recomputed = [change.customer_id for change in changes.values() if change.adjustment_count]
     if len(added) < len(changes):
         others = [change for customer_id, change in changes.items() if customer_id not in added]
@@ -211,7 +247,7 @@ async def _write(
         joined_changes = await _apart(customer_store.join_changes, settled)
         await customer_store.add_changes(connection, workspace.id, joined_changes, received_at, settled=True)
         recomputed += [change.customer_id for change in others if change.customer_id not in new_days]
-    await event_store.insert_events(connection, encoded)
+    await event_store.insert_events(connection, form.events)
     if recomputed:
         await customer_store.recompute_summaries(connection, workspace.id, recomputed)
     profiled = sorted({row.customer_id for row in rows if row.type in PROFILE_TYPES})
@@ -225,11 +261,6 @@ async def _apart(work: Callable[[Sequence[Thing]], Result], things: Sequence[Thi
     if len(things) <= INLINE_ROWS:
         return work(things)
     return await asyncio.to_thread(work, things)
-
-
-def _as_stored(rows: Sequence[EventRow]) -> tuple[dict[str, SummaryChange], dict[str, str], EncodedEvents]:
-    """What the rows add to the summaries, by customer and as the store takes it, and they themselves as it does."""
-    return *_changes_by(rows), encode_events(rows)
 
 
 def _changes_by(rows: Sequence[EventRow]) -> tuple[dict[str, SummaryChange], dict[str, str]]:

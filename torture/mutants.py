@@ -56,7 +56,7 @@ def split_batch() -> None:
 
     whole = EventRecorder._record_alone
 
-    async def in_parts(self: Any, workspace: Any, rows: Any, received_at: Any) -> Any:
+    async def in_parts(self: Any, workspace: Any, rows: Any, received_at: Any, form: Any = None) -> Any:
         verdicts = []
         for start in range(0, len(rows), 100):
             verdicts += await whole(self, workspace, rows[start : start + 100], received_at)
@@ -86,8 +86,8 @@ def doubled_retry() -> None:
     ingest: Any = ingesting
     record = recording.record_rows
 
-    async def doubled(connection: Any, workspace: Any, rows: Any, received_at: Any, again: bool) -> Any:
-        verdicts = await record(connection, workspace, rows, received_at, again)
+    async def doubled(connection: Any, workspace: Any, rows: Any, received_at: Any, *more: Any) -> Any:
+        verdicts = await record(connection, workspace, rows, received_at, *more)
         known = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "duplicate"]
         if known:
             _, joined = recording._changes_by(known)

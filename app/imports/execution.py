@@ -26,7 +26,7 @@ from app.imports.orders import MOST_ITEMS, Unfit, event_id, order_event
 from app.imports.progress import LISTED_BAD_ROWS
 from app.imports.reading import Line, Note, Reading, RowReader, read_event_lines
 from app.ingest import receipt_for
-from app.recording import record_rows
+from app.recording import StoredForm, form_ahead, record_rows
 from app.rejections import Rejection
 from app.store import imports as store
 from app.store import queue, wall
@@ -65,6 +65,7 @@ class Batch:
     """What one transaction stores: candidates, the line that each came from, and what is told of the rest."""
 
     candidates: Candidates = field(default_factory=Candidates)
+    form: StoredForm | None = None
     line_of: Sequence[int] = ()
     bad: list[BadRow] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -237,7 +238,9 @@ class _Work:
             part = events[start : start + size]
             lines = [line for line, _ in part]
             candidates, rejections = prepare(self._workspace, [event for _, event in part], self._received_at)
-            batches.append(Batch(candidates, lines, self._bad_rows(rejections, lines)))
+            # Made while the batch before is on its way to the database.
+            form = form_ahead(self._workspace, candidates.rows)
+            batches.append(Batch(candidates, form, lines, self._bad_rows(rejections, lines)))
         batches[0].bad += reading.bad
         batches[0].counts = reading.counts
         return batches
@@ -278,7 +281,9 @@ class _Work:
         """Store what is new of the batch, and tell how far the import is."""
         counts, bad = Counter(batch.counts), list(batch.bad)
         if batch.candidates.rows:
-            verdicts = await record_rows(connection, self._workspace, batch.candidates.rows, self._received_at, again)
+            verdicts = await record_rows(
+                connection, self._workspace, batch.candidates.rows, self._received_at, again, batch.form
+            )
             receipt = receipt_for(batch.candidates, verdicts, [])
             counts.update(accepted=receipt.accepted, duplicates=receipt.duplicates)
             bad += self._bad_rows(receipt.errors, batch.line_of)
