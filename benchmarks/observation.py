@@ -21,6 +21,7 @@ from app.api.observation import Observation
 from app.main import create_app
 from app.migrate import migrate
 from app.settings import Settings
+from benchmarks.figures import Figure, table
 
 
 async def measure(database_url: str, rounds: int, requests: int) -> None:
@@ -60,8 +61,8 @@ async def measure(database_url: str, rounds: int, requests: int) -> None:
     # The quietest spells: what others do on the machine lengthens the CPU time of a read, too.
     least = {name: statistics.mean(sorted(found)[: rounds // 6]) for name, found in seconds.items()}
     cost = least["with"] - least["without"]
-    print(f"CPU of a read without: {least['without'] * 1e6:.0f} us; logs and metrics: {cost * 1e6:.0f} us more")
-    print(f"share: {cost / least['without']:.1%}")
+    told = Figure("logs and metrics", "a read without", cost * 1e6, least["without"] * 1e6, "µs", 0.10, at_most=True)
+    print(table([told]))
 
 
 async def _read(app: FastAPI, key: str) -> None:
