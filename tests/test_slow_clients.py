@@ -1,6 +1,7 @@
 """Clients that send or read slowly are cut off, and keep nobody else waiting. All over real sockets."""
 
 import asyncio
+import os
 import resource
 import socket
 from collections.abc import AsyncIterator
@@ -14,8 +15,7 @@ from tests.test_hostile_input import Service, service
 
 __all__ = ["service"]
 
-SLOW_SENDERS = 1_000
-SLOW_READERS = 200
+SLOW_SENDERS, SLOW_READERS = (1_000, 200) if "TORTURE" in os.environ else (250, 50)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ async def test_an_answer_that_is_not_read_is_given_up(service: Service, impatien
     writer.close()
 
 
-async def test_a_thousand_slow_clients_keep_nobody_waiting(service: Service, many_sockets: None) -> None:
+async def test_slow_clients_keep_nobody_waiting(service: Service, many_sockets: None) -> None:
     slow: list[Any] = [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(SLOW_SENDERS)]
     for _, writer in slow:
         writer.write(b"POST /v1/events HTTP/1.1\r\nHost: x\r\nX-Slow: ")
