@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.store import distribution
 from app.store.tables import INTERACTION
 
 _OF_RUN = "workspace_id = :workspace_id AND partition = :partition AND run_id = :run_id"
@@ -135,6 +136,25 @@ async def count_losses_by_month(
     ).all()
 
 
+_PIECE = """told ->> 'speaks_for' AS type, told ->> 'event_type' AS event_type,
+       width_bucket(CAST(told ->> 'occurred_at' AS timestamptz), CAST(:month_starts AS timestamptz[])) AS month,
+       count(DISTINCT told ->> 'event_id') AS events"""
+_SPEAKS_FOR = "CAST(told ->> 'weight' AS double precision) > 0"
+
+# Each customer is one row: counted within it, customers need no sorting.
+_PIECES = f"""
+SELECT piece.* FROM scores, LATERAL (
+    SELECT {_PIECE} FROM jsonb_array_elements(evidence) AS told WHERE {_SPEAKS_FOR} GROUP BY 1, 2, 3
+) AS piece
+WHERE {_OF_RUN} AND {_LEAVING}
+"""
+# Citus 14 loses the column of a row that a function within such a subquery reads ("invalid attnum").
+_PIECES_ON_CLUSTER = f"""
+SELECT {_PIECE}, customer_id FROM scores, jsonb_array_elements(evidence) AS one (told)
+WHERE {_OF_RUN} AND {_LEAVING} AND {_SPEAKS_FOR} GROUP BY 1, 2, 3, customer_id
+"""
+
+
 async def count_evidence_by_month(
     connection: AsyncConnection,
     workspace_id: int,
@@ -146,16 +166,12 @@ async def count_evidence_by_month(
 
     ``month`` counts from 1 through ``month_starts``; what is older, or speaks against a type, is left out.
     """
+    pieces = _PIECES_ON_CLUSTER if await distribution.on_cluster(connection) else _PIECES
     return (
         await connection.execute(
             text(
-                # Each customer is one row: counted within it, customers need no sorting.
                 "SELECT month, type, event_type, CAST(sum(events) AS bigint) AS events, count(*) AS customers"
-                " FROM scores, LATERAL (SELECT told ->> 'speaks_for' AS type, told ->> 'event_type' AS event_type,"
-                " width_bucket(CAST(told ->> 'occurred_at' AS timestamptz), CAST(:month_starts AS timestamptz[]))"
-                " AS month, count(DISTINCT told ->> 'event_id') AS events FROM jsonb_array_elements(evidence) AS told"
-                " WHERE CAST(told ->> 'weight' AS double precision) > 0 GROUP BY 1, 2, 3) AS piece"
-                f" WHERE {_OF_RUN} AND {_LEAVING} AND month > 0 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+                f" FROM ({pieces}) AS of_customer WHERE month > 0 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
             ),
             {
                 "workspace_id": workspace_id,
