@@ -21,6 +21,7 @@ import random
 import re
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ import uvloop
 from app.candidates import prepare
 from app.embedded.binaries import programs_for
 from app.embedded.folder import account_for
+from app.garbage import collect_rarely
 from app.ingest import EventRecorder
 from app.store.engine import create_engine
 from app.store.events import EventRow
@@ -120,6 +122,9 @@ async def by_http(url: str, orders: list[dict[str, Any]], size: int = A_REQUEST,
 
 
 async def by_function(database_url: str, workspace: Workspace, orders: list[dict[str, Any]]) -> float:
+    # As a web process does.
+    collect_rarely()
+    sys.setswitchinterval(0.0005)
     engine = create_engine(database_url)
     recorder = EventRecorder(engine, CONNECTIONS)
     batches = iter(list(cut(orders)))
