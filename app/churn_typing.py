@@ -6,7 +6,7 @@ The reading and weighing are of ``app.analytics``; here stored events become col
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -22,10 +22,9 @@ from app.analytics.lexicon import THEMES, TextReadings, read_texts
 from app.analytics.reading import LATER_ORDER, Signals, read_events
 from app.analytics.signals import SIGNALS, TYPES, EvidenceWeights, default_weights
 from app.catalogue import EventRow, days, encode_events, local_days
+from app.scalars import microseconds_of
 from app.workspace_settings import ChurnPart
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _THEME_OF = {code: code.removeprefix("said_") for code in (signal.code for signal in SIGNALS) if "said_" in code}
 
 
@@ -105,7 +104,7 @@ def interactions_of(
         custom_weights(settings),
         trust_sender=settings.trust_custom_events,
     )
-    moments = np.array([(row.occurred_at - _EPOCH) // _MICROSECOND for row in rows], dtype=np.int64)
+    moments = np.array([microseconds_of(row.occurred_at) for row in rows], dtype=np.int64)
     ids = [row.event_id for row in rows]
     return Interactions(len(customer_ids), as_of, zone, ids, moments, columns, read_texts(texts))
 

@@ -5,13 +5,15 @@ money as a ``Decimal`` of four places, an instant as an aware ``datetime`` in UT
 """
 
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 MONEY_PLACES = Decimal("0.0001")
 RATE_PLACES = Decimal("0.0000000001")
 MONEY_LIMIT = Decimal(10) ** 11
@@ -122,6 +124,11 @@ def read_day(value: Any) -> date:
 def storable(text: str) -> bool:
     """Whether PostgreSQL can hold the text: no NUL and no lone surrogate."""
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def microseconds_of(moment: datetime) -> int:
+    """A moment as whole microseconds since 1970."""
+    return (moment - EPOCH) // MICROSECOND
 
 
 def money_of(units: int) -> Decimal:

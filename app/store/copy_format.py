@@ -8,13 +8,14 @@ rows side by side are squeezed to the bytes that count. Source: the PostgreSQL m
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.analytics.population import UNITS_LIMIT, TotalTooLarge
+from app.scalars import MICROSECOND
 
 Bytes = NDArray[np.uint8]
 Known = NDArray[np.bool_] | None
@@ -25,9 +26,12 @@ TRAILER = b"\xff\xff"
 _LENGTH = 4
 _ARRAY_HEAD = 20
 _FLOAT8 = 701
-_POSITIVE, _NEGATIVE = 0x0000, 0x4000
+POSITIVE, NEGATIVE = 0x0000, 0x4000
 _NUMERIC_BASE = 10_000
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""What the format counts moments and days from."""
+
+JSONB_VERSION = b"\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def int8(values: NDArray[Any], known: Known = None) -> Field:
 
 def timestamptz(moment: datetime, n: int) -> Field:
     """The same moment in n rows."""
-    return int8(np.full(n, (moment - _EPOCH) // timedelta(microseconds=1)))
+    return int8(np.full(n, (moment - EPOCH) // MICROSECOND))
 
 
 def float8(values: NDArray[np.float64]) -> Field:
@@ -118,7 +122,7 @@ def numeric(units: NDArray[Any], known: Known = None) -> Field:
         known,
         count=(">i2", count),
         weight=(">i2", count - 2),
-        sign=(">u2", np.where(units < 0, _NEGATIVE, _POSITIVE)),
+        sign=(">u2", np.where(units < 0, NEGATIVE, POSITIVE)),
         decimals=(">i2", 4),
         digits=(f"{count}*>i2", digits),
     )
@@ -144,7 +148,7 @@ def text(values: Sequence[str | None], prefix: bytes = b"") -> Field:
 
 def jsonb(values: Sequence[str | None]) -> Field:
     """JSON texts; None is null."""
-    return text(values, prefix=b"\x01")  # the version of the format
+    return text(values, prefix=JSONB_VERSION)
 
 
 def _varying(encoded: bytes, lengths: NDArray[np.int64], known: NDArray[np.bool_], prefix: bytes) -> Field:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.scalars import EPOCH, microseconds_of
 from app.store.engine import DriverStatement
 from app.store.figures import RECOMPUTE_SUMMARIES
 from app.store.lists import join_list, listed
@@ -70,14 +71,12 @@ class SummaryChange(NamedTuple):
 
 
 _ZERO = Decimal(0)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 # Moments and days travel as numbers: to write them out, and to read that again, takes twice as long.
 _TYPES: dict[type, tuple[str, Callable[[Any], str]]] = {
     str: ("text", str),
     int: ("int", str),
     Decimal: ("numeric", str),
-    datetime: ("bigint", lambda moment: str((moment - _EPOCH) // _MICROSECOND)),
+    datetime: ("bigint", lambda moment: str(microseconds_of(moment))),
     date: ("int", lambda day: str(day.toordinal())),
 }
 _COLUMNS = {
@@ -86,7 +85,7 @@ _COLUMNS = {
 
 
 def _moment(name: str) -> str:
-    return f"TIMESTAMPTZ '1970-01-01 00:00:00Z' + {name} * INTERVAL '1 microsecond'"
+    return f"TIMESTAMPTZ '{EPOCH.isoformat()}' + {name} * INTERVAL '1 microsecond'"
 
 
 def _day(name: str) -> str:

@@ -5,12 +5,12 @@ send them. Source: the PostgreSQL manual, COPY, "Binary Format", and the ``*_rec
 """
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from struct import Struct
 
-from app.store.copy_format import HEADER, TRAILER
+from app.scalars import MICROSECOND
+from app.store.copy_format import EPOCH, HEADER, JSONB_VERSION, POSITIVE, TRAILER
 from app.store.events import EncodedEvents, EventRow
 
 _NULL = Struct(">i").pack(-1)
@@ -19,11 +19,7 @@ _beginning = Struct(">hiii").pack
 _moments = Struct(">iqiqi").pack
 _day = Struct(">ii").pack
 _small_money = Struct(">ihhHhhh").pack
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_EPOCH_DAY = date(2000, 1, 1).toordinal()
-_MICROSECOND = timedelta(microseconds=1)
-_JSONB_VERSION = b"\x01"
-_POSITIVE = 0x0000
+_EPOCH_DAY = EPOCH.toordinal()
 _DIGIT_PLACES = 4
 
 
@@ -46,9 +42,9 @@ def encode_events(rows: Sequence[EventRow]) -> EncodedEvents:
                 _word(kind),
                 _moments(
                     8,
-                    (occurred_at - _EPOCH) // _MICROSECOND,
+                    (occurred_at - EPOCH) // MICROSECOND,
                     8,
-                    (received_at - _EPOCH) // _MICROSECOND,
+                    (received_at - EPOCH) // MICROSECOND,
                     len(fingerprint),
                 ),
                 fingerprint,
@@ -76,7 +72,7 @@ _word = lru_cache(maxsize=1_024)(_text)
 
 def _json(value: str) -> bytes:
     encoded = value.encode()
-    return _length(1 + len(encoded)) + _JSONB_VERSION + encoded
+    return _length(1 + len(encoded)) + JSONB_VERSION + encoded
 
 
 def _numeric(value: Decimal) -> bytes:
@@ -84,12 +80,12 @@ def _numeric(value: Decimal) -> bytes:
     whole, _, decimals = format(value, "f").partition(".")
     if len(decimals) == _DIGIT_PLACES and len(whole) <= _DIGIT_PLACES:
         # Nearly all money: a digit of base 10,000 before the decimal point and one after it.
-        return _small_money(12, 2, 0, _POSITIVE, _DIGIT_PLACES, int(whole), int(decimals))
+        return _small_money(12, 2, 0, POSITIVE, _DIGIT_PLACES, int(whole), int(decimals))
     # The server drops the zeros before and after.
     digits = whole.zfill(-(-len(whole) // _DIGIT_PLACES) * _DIGIT_PLACES)
     weight = len(digits) // _DIGIT_PLACES - 1
     digits += decimals.ljust(-(-len(decimals) // _DIGIT_PLACES) * _DIGIT_PLACES, "0")
     numbers = [int(digits[start : start + _DIGIT_PLACES]) for start in range(0, len(digits), _DIGIT_PLACES)]
     return Struct(f">ihhHh{len(numbers)}h").pack(
-        8 + 2 * len(numbers), len(numbers), weight, _POSITIVE, len(decimals), *numbers
+        8 + 2 * len(numbers), len(numbers), weight, POSITIVE, len(decimals), *numbers
     )

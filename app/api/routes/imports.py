@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -19,11 +18,10 @@ from app.errors import InvalidRequest, MalformedBody, UnsupportedMediaType
 from app.imports import progress, receiving
 from app.imports.mapping import ImportMapping, read_mapping
 from app.imports.progress import ImportRecord
-from app.scalars import Id, Instant
+from app.scalars import EPOCH, MICROSECOND, Id, Instant, microseconds_of
 
 router = APIRouter(tags=["imports"])
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORMATS: dict[str, receiving.Format] = {
     "application/x-ndjson": "ndjson",
     "application/ndjson": "ndjson",
@@ -182,13 +180,13 @@ async def list_imports(holder: EventsWriter, engine: Engine, limit: Limit = 100,
     before = None
     if cursor:
         microseconds, import_id = decode_cursor("imports", {}, cursor, int, str)
-        before = (_EPOCH + timedelta(microseconds=microseconds), import_id)
+        before = (EPOCH + microseconds * MICROSECOND, import_id)
     records = await progress.list_imports(engine, holder.workspace, before, limit + 1)
     page = records[:limit]
     next_cursor = None
     if len(records) > limit:
         last = page[-1]
-        next_cursor = encode_cursor("imports", {}, [(last.created_at - _EPOCH) // timedelta(microseconds=1), last.id])
+        next_cursor = encode_cursor("imports", {}, [microseconds_of(last.created_at), last.id])
     return ImportPage.model_construct(
         data=[ImportSummary.model_construct(**_fields(record)) for record in page], next_cursor=next_cursor
     )
