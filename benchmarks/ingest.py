@@ -44,6 +44,7 @@ from app.store.workspaces import Workspace
 from benchmarks.customer_ids import customer_id
 from benchmarks.figures import Figure, table
 from benchmarks.service import KEY, Service, served
+from tests import raw_http
 
 A_REQUEST = 1_000
 CONNECTIONS = 4
@@ -82,19 +83,16 @@ def cut(things: Sequence[Any], size: int = A_REQUEST) -> Iterator[Any]:
 
 
 def request(method: str, path: str, body: bytes = b"", kind: str = "application/json") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: {kind}\r\n"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    return raw_http.request(KEY, method, path, body, kind)
 
 
-async def call(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], message: bytes) -> Any:
+async def call(connection: raw_http.Connection, message: bytes) -> Any:
     """The answer to a request that must succeed; as little work as can be, for the client shares the cores."""
     reader, writer = connection
     writer.write(message)
-    head = await reader.readuntil(b"\r\n\r\n")
-    found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-    body = await reader.readexactly(int(found[1]) if found else 0)
-    if head[9:10] != b"2":
-        raise RuntimeError(f"{head.decode()}{body.decode()}")
+    status, body = await raw_http.read_answer(reader)
+    if status // 100 != 2:
+        raise RuntimeError(f"{status} {body.decode()}")
     return json.loads(body)
 
 

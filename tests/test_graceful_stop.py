@@ -8,24 +8,17 @@ import pytest_asyncio
 import uvicorn
 
 from app.api import protocol
-from app.api.protocol import ProblemProtocol
 from app.main import create_app
 from app.settings import Settings
+from tests.raw_http import serving
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: perennial.test\r\n\r\n"
 
 
 @pytest_asyncio.fixture
 async def server(database_url: str) -> AsyncIterator[tuple[uvicorn.Server, int]]:
-    app = create_app(Settings(database_url=database_url, throwaway_database=True))
-    config = uvicorn.Config(app, port=0, log_level="error", http=ProblemProtocol, ws="none")
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn tells it by an attribute
-        await asyncio.sleep(0.01)
-    yield server, server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    await serving
+    async with serving(create_app(Settings(database_url=database_url, throwaway_database=True))) as found:
+        yield found
 
 
 async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -20,12 +20,12 @@ import uvicorn
 from sqlalchemy import text
 
 from app.api.cursors import decode_cursor, encode_cursor
-from app.api.protocol import ProblemProtocol
 from app.errors import InvalidRequest
 from app.main import create_app
 from app.settings import Settings
 from app.store.workspaces import Workspace
 from tests.conftest import gzipped, make_workspace
+from tests.raw_http import serving
 
 CANARY = "cAnArY"
 """Part of all hostile input; no answer may hold it."""
@@ -83,14 +83,9 @@ def _bytes(value: str | bytes) -> bytes:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def service(database_url: str) -> AsyncIterator[Service]:
     app = create_app(Settings(database_url=database_url, throwaway_database=True))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", http=ProblemProtocol, ws="none"))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn tells it by an attribute
-        await asyncio.sleep(0.01)
-    workspace, key = await make_workspace(app.state.engine)
-    yield Service(server.servers[0].sockets[0].getsockname()[1], workspace, key, app, server)
-    server.should_exit = True
-    await serving
+    async with serving(app) as (server, port):
+        workspace, key = await make_workspace(app.state.engine)
+        yield Service(port, workspace, key, app, server)
 
 
 def check(answer: Answer, canary: str = CANARY) -> None:

@@ -2,16 +2,15 @@
 
 import asyncio
 import json
-import re
 import signal
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import httpx
 
 from app.embedded.folder import temporary_folder
 from app.migrate import bootstrap, migrate
+from tests.raw_http import Connection, read_answer, request
 from tests.test_launcher import PATIENCE, Launcher
 from torture.findings import Finding, Scale
 from torture.mutants import settings_for
@@ -21,7 +20,6 @@ from torture.whole_batches import batch
 PROMISE = "graceful stop"
 IN_FLIGHT = 50
 EVENTS_A_BATCH = 200
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def _lines(prefix: str, count: int, customers: int) -> bytes:
@@ -52,16 +50,10 @@ async def _until(http: httpx.AsyncClient, path: str, *statuses: str) -> dict[str
     raise AssertionError(f"{path} did not become {statuses}")
 
 
-def _request(events: Sequence[dict[str, Any]]) -> bytes:
-    body = json.dumps({"events": events}).encode()
-    head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-
-
 async def _connected(port: int) -> Connection:
     """A connection that the service has accepted: it has answered on it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(request(KEY, "GET", "/health/live"))
     assert (await _answer(reader))[0] == 200
     return reader, writer
 
@@ -69,9 +61,7 @@ async def _connected(port: int) -> Connection:
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """Status and body; 0 where the connection ended without."""
     try:
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
-        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-        return int(head.split()[1]), await reader.readexactly(int(length[1]) if length else 0)
+        return await asyncio.wait_for(read_answer(reader), PATIENCE)
     except (OSError, asyncio.IncompleteReadError):
         return 0, b""
 
@@ -94,10 +84,10 @@ async def stopped(scale: Scale, mutant: str | None = None) -> Finding:
                 await _until(http, f"/v1/runs/{run}", "running", "succeeded")
 
                 # Made and connected before, so that all are with the service when it is asked to end.
-                requests = [_request(batch(number)[:EVENTS_A_BATCH]) for number in range(IN_FLIGHT)]
+                bodies = [json.dumps({"events": batch(number)[:EVENTS_A_BATCH]}) for number in range(IN_FLIGHT)]
                 connections = [await _connected(port) for _ in range(IN_FLIGHT)]
-                for (_, writer), request in zip(connections, requests, strict=True):
-                    writer.write(request)
+                for (_, writer), body in zip(connections, bodies, strict=True):
+                    writer.write(request(KEY, "POST", "/v1/events", body.encode()))
                 await asyncio.gather(*(writer.drain() for _, writer in connections))
                 launcher.process.send_signal(signal.SIGTERM)
                 begun = time.monotonic()
