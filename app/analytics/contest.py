@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -199,12 +199,12 @@ def choose(
         )
     fits: dict[str, FittedModel] = {}
     forecasts: dict[str, list[_Forecast | None]] = {}
-    refusals: dict[str, FitError] = {}
+    refusals: dict[str, _Refusal] = {}
     for name in candidates:
         try:
             fits[name] = predictive.fit_model(name, x, t_x, T)
         except FitError as error:
-            refusals[name] = error
+            refusals[name] = _Refusal(error.code, error.reason)
             continue
         forecasts[name] = [_forecast(name, split, refusals) for split in used]
     names, kept = _comparable(forecasts)
@@ -231,7 +231,12 @@ def choose(
         winner=winner,
         origins=tuple(Origin(split.holdout_days, split.purchases.size, int(split.purchases.sum())) for split in used),
         entries=tuple(
-            Entry(name, scores.get(name), errors.get(name), *_why(refusals.get(name) if name not in scores else None))
+            Entry(
+                name,
+                scores.get(name),
+                errors.get(name),
+                *(_NOT_REFUSED if name in scores else refusals.get(name, _NOT_REFUSED)),
+            )
             for name in (*candidates, *((BLEND,) if BLEND in scores else ()))
         ),
         weights={name: tuple(row.tolist()) for name, row in zip(names, weights, strict=True)},
@@ -239,6 +244,16 @@ def choose(
     if winner != BLEND:
         return fits[winner], contest
     return _blended([fits[name] for name in names], weights, x), contest
+
+
+class _Refusal(NamedTuple):
+    """Why a model could not be fitted. Not the error itself, which would keep all arrays on its way alive."""
+
+    code: str | None
+    reason: str | None
+
+
+_NOT_REFUSED = _Refusal(None, None)
 
 
 @dataclass(frozen=True)
@@ -255,12 +270,12 @@ def _worth_judging(split: Split) -> bool:
     return float(split.purchases.sum()) >= MINIMUM_HOLDOUT_PURCHASES
 
 
-def _forecast(name: str, split: Split, refusals: dict[str, FitError]) -> _Forecast | None:
+def _forecast(name: str, split: Split, refusals: dict[str, _Refusal]) -> _Forecast | None:
     history = (split.frequency, split.recency_days, split.T_days)
     try:
         fitted = predictive.fit_model(name, *history)
     except FitError as error:
-        refusals[name] = error
+        refusals[name] = _Refusal(error.code, error.reason)
         return None
     log_density = predictive.log_predictive(fitted, *history, split.holdout_days, split.purchases)
     return _Forecast(log_density, predictive.expected_purchases(fitted, *history, split.holdout_days))
@@ -355,7 +370,3 @@ def _blended(fits: Sequence[FittedModel], weights: FloatArray, x: FloatArray) ->
         customers=int(x.size),
         components=tuple(Component(fitted, tuple(row.tolist())) for fitted, row in zip(fits, weights, strict=True)),
     )
-
-
-def _why(refusal: FitError | None) -> tuple[str | None, str | None]:
-    return (None, None) if refusal is None else (refusal.code, refusal.reason)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -80,6 +82,21 @@ def test_models_that_fail_are_recorded_and_do_not_stop_the_contest() -> None:
     # Compact disks are not bought regularly.
     assert entry.code == "not_regular"
     assert entry.log_score is None
+
+
+def test_a_model_that_is_refused_keeps_no_array_alive() -> None:
+    purchases, actual = cdnow_purchases(), outcome(cdnow_purchases())
+    history = [column.copy() for column in actual[:3]]
+    splits = contest.cut(purchases.customer, purchases.day, CALIBRATION_END)
+    kept = [weakref.ref(column) for column in history]
+    gc.disable()
+    try:
+        _, record = contest.choose(splits, *history)
+        del history
+        assert [array() for array in kept] == [None, None, None]
+    finally:
+        gc.enable()
+    assert [entry.model for entry in record.entries if entry.code] == ["mbg_cnbd_k"]
 
 
 def test_a_single_model_can_win() -> None:
