@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -134,8 +135,11 @@ async def _restore_base(folder: Path, kept: Path, archive: Path, mutant: str | N
     os.chown(cluster / "recovery.signal", owner.st_uid, owner.st_gid)
     if mutant == "without_the_log":
         # The segment that the backup ends in stays: what came after it goes.
-        for path in sorted(path for path in archive.iterdir() if "." not in path.name)[-1:]:
-            path.unlink()
+        (told,) = archive.glob("*.backup")
+        last = re.search(r"STOP WAL LOCATION: .* \(file (\w+)\)", told.read_text())
+        for path in archive.iterdir():
+            if last and "." not in path.name and path.name > last[1]:
+                path.unlink()
     database = OwnDatabase(place, {"restore_command": f"cp {archive}/%f %p"})
     database.start()
     try:

@@ -86,13 +86,13 @@ def test_models_that_fail_are_recorded_and_do_not_stop_the_contest() -> None:
 
 def test_a_model_that_is_refused_keeps_no_array_alive() -> None:
     purchases, actual = cdnow_purchases(), outcome(cdnow_purchases())
-    history = [column.copy() for column in actual[:3]]
+    x, t_x, age = (column.copy() for column in actual[:3])
     splits = contest.cut(purchases.customer, purchases.day, CALIBRATION_END)
-    kept = [weakref.ref(column) for column in history]
+    kept = [weakref.ref(column) for column in (x, t_x, age)]
     gc.disable()
     try:
-        _, record = contest.choose(splits, *history)
-        del history
+        _, record = contest.choose(splits, x, t_x, age)
+        del x, t_x, age
         assert [array() for array in kept] == [None, None, None]
     finally:
         gc.enable()
