@@ -16,8 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import audit
 from app.customers import unknown_customer
+from app.run_parts import forget_unfinished
 from app.store import customers as customer_store
 from app.store import erasure as store
+from app.store import run_parts as part_store
+from app.store import runs as run_store
 from app.store.engine import autocommit
 from app.store.workspaces import KeyHolder, Workspace
 from app.transactions import committed
@@ -61,6 +64,10 @@ async def _erase(
         )
     await store.delete_scores(connection, workspace.id, customer_id)
     await store.delete_staged_rows(connection, workspace.id, customer_id)
+    # A run that is led leaves the customer out when it ends. One that waits for a worker may wait long.
+    for run_id in await run_store.list_unfinished(connection, workspace.id):
+        if not await part_store.is_led(connection, run_id):
+            await forget_unfinished(connection, workspace.id, run_id)
     await audit.note(connection, workspace.id, holder.key_id, "customer.erased", hashed.hex(), now)
 
 

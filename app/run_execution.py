@@ -1,69 +1,60 @@
 """The job of the worker: a scoring run. It fits a workspace's population as of a moment and stores all scores.
 
-It reads all figures in one snapshot, fits, and writes the scores in one transaction that ends by making the run the
-latest: a run that fails or is killed leaves nothing behind, and is done again from the beginning.
+A run has three steps. Its population is cut into parts, which are read in one snapshot; it is fitted as a whole; its
+parts are scored. The worker that was handed the job leads: it cuts, fits and ends the run. All workers that have time
+do parts. Nobody sees anything of a run before its last transaction makes it the latest; one that fails leaves nothing
+behind, and one whose worker is killed is taken up by another where it was.
 """
 
 import asyncio
-import contextlib
-from bisect import bisect_left
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+import json
+import logging
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.analytics.booking import WINDOW_FIGURES, add_up, empty_figures
+from app.analytics.booking import empty_figures
 from app.analytics.churn_learning import Learned
 from app.analytics.clv import PurchaseDays
 from app.analytics.pareto import ParetoCurve
-from app.analytics.population import TotalTooLarge
-from app.churn_typing import StoredEvents, encoded_interactions, interactions_of, learn_from_labels
+from app.analytics.population import RisingIds, TotalTooLarge
+from app.churn_typing import interactions_of, learn_from_labels
 from app.erasure import leave_out_erased
-from app.scoring import (
-    FittedPopulation,
-    Population,
-    day_number,
-    fit_models,
-    fit_population,
-    score_columns,
-)
+from app.run_parts import SharedRun, estimates_of, forget_unfinished, read_next, score_next, with_window
+from app.scoring import Fitted, FittedPopulation, Population, fit_models, fit_population
 from app.store import erasure as erasure_store
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store import queue, score_lists, wall
+from app.store import run_parts as part_store
 from app.store import runs as run_store
 from app.store import scores as score_store
 from app.store import workspaces as workspace_store
 from app.store.engine import autocommit, is_outage
-from app.store.workspaces import Workspace
 from app.workspace_settings import WorkspaceSettings
+
+logger = logging.getLogger(__name__)
 
 RUNS_KEPT = 2
 LARGE_RUN_CUSTOMERS = 20_000
 """From here on a run has a partition of its own; smaller ones share one."""
 
-CUSTOMERS_A_WRITE = 20_000
-INTERACTIONS_A_WRITE = 300_000
+LEAST_A_PART, MOST_A_PART = 25_000, 100_000
+"""Customers. A part costs some statements, and all of it is in memory."""
+
+SIDE_BY_SIDE = 2
+"""Parts that a process does at once: the server works for one while the process works on the other."""
+
 MOST_LABELS = 20_000
+_WAIT_S = 0.05
 
-Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, slots=True)
-class _Fitted:
-    """A run whose population is read and fitted; ``interaction_counts`` (n,) are of its customers."""
-
-    workspace: Workspace
-    run: Row[Any]
-    settings: WorkspaceSettings
-    population: Population
-    fit: FittedPopulation
-    interaction_counts: NDArray[np.int32]
+_led: set[int] = set()
+"""The runs that this process leads."""
 
 
 class RunFailed(Exception):
@@ -78,224 +69,256 @@ class RunFailed(Exception):
 async def execute_run(engine: AsyncEngine, payload: bytes, ending: asyncio.Event) -> None:
     """Do a queued run, or one that a killed worker left behind. The worker calls it, maybe more than once."""
     run_id = int(payload)
+    async with engine.begin() as leading:
+        await part_store.lead_run(leading, run_id)
+        now = datetime.now(UTC)
+        async with autocommit(engine).connect() as connection:
+            run = await run_store.start_run(connection, run_id, now)
+        if run is None:
+            return
+        _led.add(run_id)
+        try:
+            with wall.inside(run.workspace_id):
+                await _lead(await _shared(engine, run, ending), begun_before=run.started_at < now)
+        except RunFailed as failure:
+            await _fail(engine, run, failure.code, failure.detail)
+        except population_store.SnapshotGone:
+            # The connection that held it was lost: all is read anew, by the same job.
+            raise queue.Interrupted from None
+        except queue.Interrupted:
+            raise
+        except Exception as error:
+            # Whoever waits for the run is told; the queue logs what it was, or does the job again after an outage.
+            if not is_outage(error):
+                await _fail(engine, run, "internal_error", "Something went wrong on our side.")
+            raise
+        finally:
+            _led.discard(run_id)
+
+
+async def _shared(engine: AsyncEngine, run: Row[Any], ending: asyncio.Event) -> SharedRun:
     async with autocommit(engine).connect() as connection:
-        run = await run_store.start_run(connection, run_id, datetime.now(UTC))
-    if run is None:
+        workspace = await workspace_store.get_workspace(connection, run.workspace_id)
+    return SharedRun(engine, run, workspace, WorkspaceSettings.model_validate_json(run.settings), ending)
+
+
+async def _fail(engine: AsyncEngine, run: Row[Any], code: str, detail: str) -> None:
+    with wall.inside(run.workspace_id):
+        async with engine.begin() as connection:
+            await forget_unfinished(connection, run.workspace_id, run.id)
+            await run_store.fail_run(connection, run.id, code, detail, datetime.now(UTC))
+
+
+async def _lead(shared: SharedRun, begun_before: bool) -> None:
+    engine, run = shared.engine, shared.run
+    try:
+        async with autocommit(engine).connect() as connection:
+            at_work = await part_store.find_run_at_work(connection, run.id)
+        done = await _count_done(shared)
+        if at_work is None or done.read < done.parts:
+            # What was read in a snapshot that has ended can't be completed.
+            if begun_before:
+                async with engine.begin() as connection:
+                    await forget_unfinished(connection, *shared.key)
+            await _read(shared)
+        if at_work is None or at_work.partition is None:
+            await _fit(shared)
+    except TotalTooLarge:
+        raise RunFailed(
+            "amount_too_large", "A customer's money, or that of all customers, is beyond 900 million millions."
+        ) from None
+    async with autocommit(engine).connect() as connection:
+        fitted_run = await part_store.get_run_at_work(connection, run.id)
+    fitted = Fitted.from_dict(json.loads(fitted_run.fitted))
+    await _work_off(shared, lambda: score_next(shared, fitted, fitted_run.partition), _unscored)
+    await _end(shared, fitted_run)
+
+
+# ---- Parts ----------------------------------------------------------------------------------------------------------
+
+
+def _parts_of(customers: int) -> int:
+    """How many parts a population is cut into: a few where that pays, so that reading and adding up go side by side."""
+    a_part = min(max(-(-customers // (2 * SIDE_BY_SIDE)), LEAST_A_PART), MOST_A_PART)
+    return -(-customers // a_part)
+
+
+def _unread(done: Row[Any]) -> int:
+    left: int = done.parts - done.read
+    return left
+
+
+def _unscored(done: Row[Any]) -> int:
+    left: int = done.parts - done.scored
+    return left
+
+
+async def _work_off(shared: SharedRun, do_next: Callable[[], Awaitable[bool]], left: Callable[[Row[Any]], int]) -> None:
+    """Do parts, some side by side, until none is left; those too that others took and did not live to end."""
+
+    async def work() -> None:
+        while True:
+            worked = await do_next()
+            done = await _count_done(shared)
+            if worked:
+                await _report(shared, done)
+            if not left(done):
+                return
+            if not worked:
+                await asyncio.sleep(_WAIT_S)
+
+    await _side_by_side(work, min(SIDE_BY_SIDE, left(await _count_done(shared))))
+
+
+async def _side_by_side(work: Callable[[], Awaitable[None]], times: int = SIDE_BY_SIDE) -> None:
+    """The same work several times at once; what fails ends the others, and is raised."""
+    tasks = [asyncio.ensure_future(work()) for _ in range(times)]
+    if not tasks:
         return
     try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in ended:
+        task.result()
+
+
+async def _count_done(shared: SharedRun) -> Row[Any]:
+    async with autocommit(shared.engine).connect() as connection:
+        return await part_store.count_done(connection, *shared.key)
+
+
+async def _report(shared: SharedRun, done: Row[Any]) -> None:
+    """Tell how far the run is."""
+    async with autocommit(shared.engine).connect() as connection:
+        progress = (0.3 * done.read + 0.6 * done.scored) / done.parts
+        await run_store.set_progress(connection, shared.run.id, progress, done.customers)
+
+
+async def lend_a_hand(engine: AsyncEngine, ending: asyncio.Event) -> None:
+    """Do parts of the runs that other workers lead, while there are any to be taken."""
+    if _led:
+        return  # It has enough to do.
+    async with autocommit(engine).connect() as connection:
+        at_work = await part_store.list_runs_at_work(connection)
+    for run_id in at_work:
+        async with autocommit(engine).connect() as connection:
+            run = await run_store.find_run_by_number(connection, run_id)
+            progress = await part_store.find_run_at_work(connection, run_id)
+        if run is None or progress is None:
+            continue
         with wall.inside(run.workspace_id):
-            await _execute(engine, run, ending)
-    except RunFailed as failure:
-        await _fail(engine, run_id, failure.code, failure.detail)
-    except queue.Interrupted:
-        raise
-    except Exception as error:
-        # Whoever waits for the run is told; the queue logs what it was, or does the job again after an outage.
-        if not is_outage(error):
-            await _fail(engine, run_id, "internal_error", "Something went wrong on our side.")
-        raise
+            await _help(await _shared(engine, run, ending), progress)
 
 
-async def _fail(engine: AsyncEngine, run_id: int, code: str, detail: str) -> None:
-    async with autocommit(engine).connect() as connection:
-        await run_store.fail_run(connection, run_id, code, detail, datetime.now(UTC))
+async def _help(shared: SharedRun, at_work: Row[Any]) -> None:
+    fitted = None if at_work.partition is None else Fitted.from_dict(json.loads(at_work.fitted))
 
+    async def work() -> None:
+        worked = True
+        while worked:
+            if fitted is None:
+                worked = await read_next(shared, at_work.snapshot)
+            else:
+                worked = await score_next(shared, fitted, at_work.partition)
 
-async def _execute(engine: AsyncEngine, run: Row[Any], ending: asyncio.Event) -> None:
-    workspace = await _workspace(engine, run.workspace_id)
-    settings = WorkspaceSettings.model_validate_json(run.settings)
-    erased_before = await _count_erased(engine, workspace)
-    population, purchase_days, interaction_counts = await _read(engine, workspace, run, settings, ending)
     try:
-        learned = await _learn(engine, workspace, run, settings, population)
-        models = await asyncio.to_thread(fit_models, population, settings, purchase_days)
-        del purchase_days  # Their room is needed for the values.
-        fit = await asyncio.to_thread(fit_population, population, settings, models, learned)
-    except TotalTooLarge:
-        raise _too_large() from None
-    await _report(engine, run.id, 0.4, len(population.customer_ids), ending)
-    fitted = _Fitted(workspace, run, settings, population, fit, interaction_counts)
-    await _write(engine, fitted, erased_before, ending)
+        await _side_by_side(work)
+    except (TotalTooLarge, population_store.SnapshotGone, queue.Interrupted):
+        return  # Whoever leads the run meets the same, and says so.
 
 
-async def _workspace(engine: AsyncEngine, workspace_id: int) -> Workspace:
-    async with autocommit(engine).connect() as connection:
-        return await workspace_store.get_workspace(connection, workspace_id)
+# ---- Reading and fitting --------------------------------------------------------------------------------------------
 
 
-async def _count_erased(engine: AsyncEngine, workspace: Workspace) -> int:
-    async with autocommit(engine).connect() as connection:
-        return await erasure_store.count_erased(connection, workspace.id)
+async def _read(shared: SharedRun) -> None:
+    """Cut the population into parts and have them read, all as of one moment."""
+    workspace_id, run_id = shared.key
+    as_then = shared.engine.execution_options(isolation_level="REPEATABLE READ")
+    async with as_then.connect() as holding:
+        async with autocommit(shared.engine).connect() as connection:
+            erased_before = await erasure_store.count_erased(connection, workspace_id)
+        snapshot = await population_store.export_snapshot(holding)
+        ends = await population_store.cut_population(holding, workspace_id, shared.run.as_of, _parts_of)
+        async with shared.engine.begin() as connection:
+            await part_store.begin_run(connection, workspace_id, run_id, snapshot, erased_before, ends)
+        await _work_off(shared, lambda: read_next(shared, snapshot), _unread)
 
 
-def _too_large() -> RunFailed:
-    return RunFailed(
-        "amount_too_large", "A customer's money, or that of all customers, is beyond 900 million millions."
-    )
+async def _fit(shared: SharedRun) -> None:
+    """Fit the population as a whole, and stage what the fit says of each customer for those who score them."""
+    settings = shared.settings
+    population, purchase_days, parts = await _whole(shared)
+    learned = await _learn(shared, population)
+    models = await asyncio.to_thread(fit_models, population, settings, purchase_days)
+    del purchase_days  # Their room is needed for the values.
+    fit = await asyncio.to_thread(fit_population, population, settings, models, learned)
+    size = len(population.customer_ids)
+    del population, models
+    await _stage(shared, fit, parts, size)
 
 
-async def _read(
-    engine: AsyncEngine, workspace: Workspace, run: Row[Any], settings: WorkspaceSettings, ending: asyncio.Event
-) -> tuple[Population, PurchaseDays | None, NDArray[np.int32]]:
-    """All figures, in one snapshot, all purchase days where predictive models are tried on them, and how many
-    interactions each customer had."""
-    as_of_day = day_number(workspace.local_day(run.as_of))
-    window_days = settings.rfm.window_days
-    ids: list[str] = []
-    days: list[NDArray[np.int32]] = []
-    snapshot = engine.execution_options(isolation_level="REPEATABLE READ")
-    async with snapshot.connect() as connection:
-        size = await population_store.count_customers(connection, workspace.id, run.as_of)
-        # Room for everybody at once: pieces that are joined in the end would take it twice.
-        figures = empty_figures(size, window_days)
-        interaction_counts = np.zeros(size, dtype=np.int32)
-        try:
-            async with _one_ahead(population_store.read_population(connection, workspace.id, run.as_of)) as read:
-                async for piece in read:
-                    rows = slice(len(ids), len(ids) + len(piece.customer_ids))
-                    into = {name: column[rows] for name, column in figures.items()}
-                    days.append(await asyncio.to_thread(add_up, piece.bookings, into, as_of_day, window_days))
-                    interaction_counts[rows] = piece.interaction_counts
-                    ids += piece.customer_ids
-                    await _report(engine, run.id, 0.3 * len(ids) / size, len(ids), ending)
-        except TotalTooLarge:
-            raise _too_large() from None
-    if window_days is None:
-        figures |= {name: figures[lifetime] for name, lifetime in WINDOW_FIGURES.items()}
+async def _whole(shared: SharedRun) -> tuple[Population, PurchaseDays | None, dict[int, slice]]:
+    """The population, all purchase days where predictive models are tried on them, and the rows of each part."""
+    async with autocommit(shared.engine).connect() as connection:
+        parts = await part_store.list_parts(connection, *shared.key)
+        size = sum(part.customers for part in parts)
+        # Room for everybody at once: parts that are joined in the end would take it twice.
+        figures: dict[str, NDArray[Any]] = empty_figures(size, shared.settings.rfm.window_days)
+        ids: list[str] = []
+        days: list[NDArray[np.int32]] = []
+        rows: dict[int, slice] = {}
+        start = 0
+        for part in parts:
+            staged = await part_store.read_part(connection, *shared.key, part.part)
+            rows[part.part] = slice(start, start + part.customers)
+            if part.customers:
+                await asyncio.to_thread(_fill, figures, rows[part.part], part_store.unpack(staged.figures))
+                ids.append(staged.ids)
+            if staged.purchase_days is not None:
+                days.append(np.frombuffer(staged.purchase_days, dtype=np.int32))
+            start += part.customers
     purchase_days = None
-    if days and settings.clv.model != "textbook":
+    if days:
         # The days come by customer, as many of each as the figures count.
-        customer = np.repeat(np.arange(len(ids), dtype=np.int32), figures["purchase_days"])
+        customer = np.repeat(np.arange(size, dtype=np.int32), figures["purchase_days"])
         purchase_days = PurchaseDays(customer, np.concatenate(days))
-    return Population(as_of_day, ids, figures), purchase_days, interaction_counts
+    return Population(shared.as_of_day, RisingIds(ids), with_window(figures)), purchase_days, rows
 
 
-async def _write(engine: AsyncEngine, fitted: _Fitted, erased_before: int, ending: asyncio.Event) -> None:
-    """Store all scores and make the run the latest, in one transaction."""
-    workspace, run, fit = fitted.workspace, fitted.run, fitted.fit
-    size = len(fitted.population.customer_ids)
-    partition = run.id if size >= LARGE_RUN_CUSTOMERS else score_store.SHARED_PARTITION
-    async with engine.begin() as connection:
+def _fill(figures: dict[str, NDArray[Any]], rows: slice, staged: Any) -> None:
+    for name, column in figures.items():
+        column[rows] = staged[name]
+
+
+async def _stage(shared: SharedRun, fit: FittedPopulation, parts: dict[int, slice], size: int) -> None:
+    _, run_id = shared.key
+    partition = run_id if size >= LARGE_RUN_CUSTOMERS else score_store.SHARED_PARTITION
+    async with shared.engine.begin() as connection:
         if partition != score_store.SHARED_PARTITION:
             await score_store.make_partition(connection, partition)
-        async with _one_ahead(_scored(engine, fitted, partition)) as ahead:
-            async for done, rows, history in ahead:
-                await score_store.copy_scores(connection, partition, rows)
-                await score_store.copy_to_history(connection, history)
-                await _report(engine, run.id, 0.4 + 0.5 * done / size, size, ending)
-        if partition != score_store.SHARED_PARTITION:
-            await score_store.attach_partition(connection, partition)
-        # Last of all, since it keeps others from being erased until this is committed.
-        kept_fit = await leave_out_erased(
-            connection, workspace, run.id, partition, fit.fitted.to_dict(), before=erased_before
-        )
-        await run_store.succeed_run(
-            connection,
-            run.id,
-            customers=size,
-            fitted=kept_fit,
-            curve=_curve(fit.curve),
-            partition=partition,
-            finished_at=datetime.now(UTC),
-        )
-    async with engine.begin() as connection:
-        if partition != score_store.SHARED_PARTITION:
-            await score_lists.keep_classes(connection, workspace.id, run.id, partition)
-        for old in await run_store.release_old_runs(connection, workspace.id, RUNS_KEPT):
-            await score_store.drop_scores(connection, workspace.id, old.id, old.partition)
+        for part, rows in parts.items():
+            shared.go_on()
+            estimates = await asyncio.to_thread(estimates_of, fit, rows)
+            await part_store.keep_estimates(connection, *shared.key, part, estimates)
+        await part_store.keep_fit(connection, run_id, partition, fit.fitted.to_dict(), _curve(fit.curve))
 
 
-async def _scored(
-    engine: AsyncEngine, fitted: _Fitted, partition: int
-) -> AsyncGenerator[tuple[int, list[bytes], list[bytes]], None]:
-    """How many customers are scored by then, and the rows that store the last of them and their history."""
-    settings, interaction_counts = fitted.settings, fitted.interaction_counts
-    custom_names = list(settings.churn.custom_events)
-    for rows in _pieces(interaction_counts):
-        part = fitted.population.part(rows)
-        stored = None
-        if interaction_counts[rows].any():
-            async with autocommit(engine).connect() as connection:
-                stored = await interaction_store.read_encoded_interactions(
-                    connection,
-                    fitted.workspace.id,
-                    part.customer_ids,
-                    fitted.run.as_of,
-                    custom_names,
-                    trust_sender=settings.churn.trust_custom_events,
-                )
-        scores, history = await asyncio.to_thread(_score, fitted, part, stored, rows, partition)
-        yield rows.stop, scores, history
-
-
-def _pieces(interaction_counts: NDArray[np.int32]) -> Iterator[slice]:
-    """Customers that are scored at a time: so many that neither they nor their interactions are too many."""
-    size = interaction_counts.size
-    before = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(interaction_counts, dtype=np.int64)))
-    start = 0
-    while start < size:
-        most = int(np.searchsorted(before, before[start] + INTERACTIONS_A_WRITE, side="right")) - 1
-        stop = min(max(most, start + 1), start + CUSTOMERS_A_WRITE, size)
-        yield slice(start, stop)
-        start = stop
-
-
-@contextlib.asynccontextmanager
-async def _one_ahead(items: AsyncGenerator[Item, None]) -> AsyncIterator[AsyncIterator[Item]]:
-    """The items; the next is made while the caller works on one."""
-    following = asyncio.ensure_future(anext(items, None))
-
-    async def each() -> AsyncIterator[Item]:
-        nonlocal following
-        while (item := await following) is not None:
-            following = asyncio.ensure_future(anext(items, None))
-            yield item
-
-    try:
-        yield each()
-    finally:
-        # Left to end: a statement that is cut short would spoil its connection.
-        await asyncio.gather(following, return_exceptions=True)
-        await items.aclose()
-
-
-def _score(
-    fitted: _Fitted, part: Population, stored: StoredEvents | None, rows: slice, partition: int
-) -> tuple[list[bytes], list[bytes]]:
-    """The scores of ``rows`` of the population, which are ``part``, and their history, as they are stored."""
-    workspace, run, settings, fit = fitted.workspace, fitted.run, fitted.settings, fitted.fit
-    interactions = None
-    if stored is not None and stored.event_ids.size:
-        size = len(part.customer_ids)
-        interactions = encoded_interactions(stored, size, run.as_of, workspace.time_zone, settings.churn)
-    scores = score_columns(
-        part,
-        settings,
-        fit.fitted,
-        horizon_days=settings.clv.horizon_days,
-        interactions=interactions,
-        clv=fit.clv.part(rows),
-        cumulative_share=fit.cumulative_share[rows],
-    )
-    return (
-        list(score_store.encode_scores(scores, workspace.id, run.id, partition)),
-        list(score_store.encode_history(scores, workspace.id, run.id, run.as_of)),
-    )
-
-
-async def _learn(
-    engine: AsyncEngine, workspace: Workspace, run: Row[Any], settings: WorkspaceSettings, population: Population
-) -> Learned | None:
+async def _learn(shared: SharedRun, population: Population) -> Learned | None:
     """Learn churn types from people's verdicts on customers of the population; None where there are none."""
-    async with autocommit(engine).connect() as connection:
-        labels = await interaction_store.read_labels(connection, workspace.id, run.as_of, MOST_LABELS)
-        places = [_place_of(population.customer_ids, label.customer_id) for label in labels]
+    workspace, as_of, churn = shared.workspace, shared.run.as_of, shared.settings.churn
+    async with autocommit(shared.engine).connect() as connection:
+        labels = await interaction_store.read_labels(connection, workspace.id, as_of, MOST_LABELS)
+        ids: RisingIds = population.customer_ids  # type: ignore[assignment]
+        places = ids.places(label.customer_id for label in labels)
         labels = [label for label, place in zip(labels, places, strict=True) if place is not None]
         if not labels:
             return None
-        ids = [label.customer_id for label in labels]
-        events = await interaction_store.read_interactions(connection, workspace.id, ids, run.as_of)
-    interactions = interactions_of(events, ids, run.as_of, workspace.time_zone, settings.churn)
+        labelled = [label.customer_id for label in labels]
+        events = await interaction_store.read_interactions(connection, workspace.id, labelled, as_of)
+    interactions = interactions_of(events, labelled, as_of, workspace.time_zone, churn)
     rows = np.array([place for place in places if place is not None])
     arrays = population.at(rows).arrays
     return await asyncio.to_thread(
@@ -307,12 +330,6 @@ async def _learn(
     )
 
 
-def _place_of(customer_ids: Sequence[str], customer_id: str) -> int | None:
-    """The place of a customer among ids that rise; None where there is no such customer."""
-    place = bisect_left(customer_ids, customer_id)
-    return place if place < len(customer_ids) and customer_ids[place] == customer_id else None
-
-
 def _curve(curve: ParetoCurve) -> dict[str, list[float]]:
     return {
         "customers": curve.customers.tolist(),
@@ -321,9 +338,32 @@ def _curve(curve: ParetoCurve) -> dict[str, list[float]]:
     }
 
 
-async def _report(engine: AsyncEngine, run_id: int, progress: float, customers: int, ending: asyncio.Event) -> None:
-    """Tell the progress; a point at which the run can be interrupted, since it has stored nothing yet."""
-    if ending.is_set():
-        raise queue.Interrupted
-    async with autocommit(engine).connect() as connection:
-        await run_store.set_progress(connection, run_id, progress, customers)
+# ---- The end --------------------------------------------------------------------------------------------------------
+
+
+async def _end(shared: SharedRun, at_work: Row[Any]) -> None:
+    """Make the run the latest, in one transaction; then put its lists in order and drop the oldest."""
+    engine, run, workspace, partition = shared.engine, shared.run, shared.workspace, at_work.partition
+    async with engine.begin() as connection:
+        done = await part_store.count_done(connection, *shared.key)
+        await part_store.end_run(connection, *shared.key)
+        if partition != score_store.SHARED_PARTITION:
+            await score_store.attach_partition(connection, partition)
+        # Last of all, since it keeps others from being erased until this is committed.
+        kept_fit = await leave_out_erased(
+            connection, workspace, run.id, partition, json.loads(at_work.fitted), before=at_work.erased_before
+        )
+        await run_store.succeed_run(
+            connection,
+            run.id,
+            customers=done.customers,
+            fitted=kept_fit,
+            curve=json.loads(at_work.curve),
+            partition=partition,
+            finished_at=datetime.now(UTC),
+        )
+    async with engine.begin() as connection:
+        if partition != score_store.SHARED_PARTITION:
+            await score_lists.keep_classes(connection, workspace.id, run.id, partition)
+        for old in await run_store.release_old_runs(connection, workspace.id, RUNS_KEPT):
+            await score_store.drop_scores(connection, workspace.id, old.id, old.partition)

@@ -25,10 +25,14 @@ from app.store.engine import create_engine, is_outage
 
 logger = logging.getLogger(__name__)
 
+CONNECTIONS = (queue.CONCURRENT_JOBS + 1) * (2 + 2 * run_execution.SIDE_BY_SIDE)
+"""At most: a run holds its snapshot, asks how far it is, and has two for each part in hand."""
+
 HEARTBEAT_S = 20.0
 GRACE_S = 8.0
 _NICENESS = 5
 _MINUTE_S = 60.0
+_IDLE_S = 1.0
 
 Job = Callable[[AsyncEngine, bytes, asyncio.Event], Awaitable[None]]
 
@@ -58,12 +62,12 @@ async def work(settings: Settings, stop: asyncio.Event, heartbeat: timedelta) ->
     """Do jobs until ``stop``."""
     if settings.database_url is None:
         raise SystemExit("PERENNIAL_DATABASE_URL is not set; `make run` starts the worker with that of its own server.")
-    engine = create_engine(settings.database_url, pool_size=queue.CONCURRENT_JOBS * 2, statement_timeout_ms=0)
+    engine = create_engine(settings.database_url, pool_size=CONNECTIONS, statement_timeout_ms=0)
 
     def bound(job: Job) -> queue.Handler:
         return lambda payload, ending: job(engine, payload, ending)
 
-    housekeeping = asyncio.create_task(_keep_house(engine, stop))
+    beside = [asyncio.create_task(_keep_house(engine, stop)), asyncio.create_task(_share_runs(engine, stop))]
     try:
         await queue.serve(
             settings.database_url,
@@ -73,8 +77,9 @@ async def work(settings: Settings, stop: asyncio.Event, heartbeat: timedelta) ->
             grace=timedelta(seconds=GRACE_S),
         )
     finally:
-        housekeeping.cancel()
-        await asyncio.wait({housekeeping}, timeout=1)
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside, timeout=1)
         with contextlib.suppress(Exception):
             await asyncio.wait_for(engine.dispose(), 2)
 
@@ -91,6 +96,18 @@ async def _keep_house(engine: AsyncEngine, stop: asyncio.Event) -> None:
                     logger.exception("%s failed", chore.__name__)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _MINUTE_S)
+
+
+async def _share_runs(engine: AsyncEngine, stop: asyncio.Event) -> None:
+    """Do parts of runs that other workers lead."""
+    while not stop.is_set():
+        try:
+            await run_execution.lend_a_hand(engine, stop)
+        except Exception as error:  # The run's own worker does the part, and tells of what is wrong with it.
+            if not is_outage(error):
+                logger.exception("a part of a run failed")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _IDLE_S)
 
 
 async def _main(settings: Settings, heartbeat: timedelta) -> None:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import run_execution, runs, scoring
+from app import run_execution, run_parts, runs, scoring
 from app.store import queue
 from app.store import scores as score_store
 from tests.conftest import Client, event, order
@@ -76,7 +76,7 @@ async def test_a_large_run_has_a_partition_of_its_own_and_reads_the_same(
     small = await run(shop, engine)
     before = (await shop.get("/v1/values", limit=1000))["data"]
     monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
-    monkeypatch.setattr(run_execution, "CUSTOMERS_A_WRITE", 7)
+    monkeypatch.setattr(run_parts, "CUSTOMERS_A_WRITE", 7)
     monkeypatch.setattr(scoring, "CUSTOMERS_A_PIECE", 9)
     large = await run(shop, engine)
     after = (await shop.get("/v1/values", limit=1000))["data"]

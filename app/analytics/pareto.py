@@ -21,9 +21,9 @@ from app.analytics.population import (
     UNITS_PER_CURRENCY,
     Ids,
     TotalTooLarge,
-    check_id_order,
     exact_total,
     id_array,
+    rising_ids,
 )
 
 GRADES = ("A", "B", "C")
@@ -215,8 +215,7 @@ def fit_abc(
     (['B', 'A', 'C'], [0.95, 0.8, 1.0])
     """
     settings = settings or AbcSettings()
-    ids = id_array(customer_ids, net_spend_units.size, "to order equal spends")
-    check_id_order(ids)
+    ids = rising_ids(customer_ids, net_spend_units.size, "to order equal spends")
     rows = np.flatnonzero(has_order)
     units = net_spend_units[rows]
     if units.size and (int(units.min()) <= -UNITS_LIMIT or int(units.max()) >= UNITS_LIMIT):
@@ -243,7 +242,7 @@ def fit_abc(
     share[rows] = through / total if total else 1.0
 
     def last(end: int) -> AbcBoundary:
-        return AbcBoundary(int(units[end - 1]), str(ids[rows[end - 1]]))
+        return AbcBoundary(int(units[end - 1]), str(ids[int(rows[end - 1])]))
 
     ends = (0, a_end, b_end, units.size)
     a, b, c = (GradeTotal(stop - start, exact_total(units[start:stop])) for start, stop in pairwise(ends))

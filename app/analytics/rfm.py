@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.analytics.population import Ids, check_id_order, id_array
+from app.analytics.population import Ids, id_array, rising_ids
 
 SEGMENTS = (
     "new_customers",
@@ -405,8 +405,7 @@ def _cuts(
 def _rank_boundaries(
     order_count: NDArray[np.int64], has_order: NDArray[np.bool_], k: int, customer_ids: Ids | None
 ) -> tuple[BoundaryPair, ...]:
-    ids = id_array(customer_ids, order_count.size, 'to rank F (ties = "first")')
-    check_id_order(ids)
+    ids = rising_ids(customer_ids, order_count.size, 'to rank F (ties = "first")')
     population = np.flatnonzero(has_order)
     # Rows come in the order of ids, so a stable sort by figure alone ranks by (figure, customer_id).
     ranked = population[np.argsort(order_count[population], kind="stable")]

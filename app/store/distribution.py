@@ -23,6 +23,9 @@ ON_COORDINATOR = (
     # Looked for by its hash in every transaction that meets a new customer: a copy on every node would make each
     # erasure a write on all of them, and shards would make that look-up a journey.
     "erased_customers",
+    # Workers take parts by ``FOR UPDATE SKIP LOCKED``; a part is a few rows, of megabytes.
+    "runs_at_work",
+    "run_parts",
     # Few write imports, in sequence, and work empties them; staged rows become events, which are distributed.
     "imports",
     "import_chunks",

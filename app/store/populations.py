@@ -1,6 +1,6 @@
 """Figures of customers as scoring takes them: of a few for live values, of all in pieces for a run."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -10,6 +10,7 @@ import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import TextClause, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.analytics.booking import Bookings
@@ -111,7 +112,8 @@ SELECT string_agg(customer_id, E'\\n' ORDER BY customer_id) AS ids,
        array_agg(customer_id) FILTER (WHERE adjustment_count > 0) AS adjusted
 FROM (
     SELECT customer_id, adjustment_count, interaction_count FROM customer_summary
-    WHERE workspace_id = :workspace_id AND customer_id > :after AND first_event_at <= CAST(:as_of AS timestamptz)
+    WHERE workspace_id = :workspace_id AND customer_id > :after AND customer_id <= :until
+      AND first_event_at <= CAST(:as_of AS timestamptz)
     ORDER BY customer_id LIMIT :limit
 ) AS piece
 """)
@@ -141,17 +143,64 @@ UNION ALL
 """)
 
 
-async def count_customers(connection: AsyncConnection, workspace_id: int, as_of: datetime) -> int:
-    count: int = (
-        await connection.execute(
-            text(
-                "SELECT count(*) FROM customer_summary"
-                " WHERE workspace_id = :workspace_id AND first_event_at <= CAST(:as_of AS timestamptz)"
-            ),
-            {"workspace_id": workspace_id, "as_of": as_of},
-        )
-    ).scalar_one()
-    return count
+_SIZE = text("""
+SELECT count(*) AS customers, max(customer_id) AS last FROM customer_summary
+WHERE workspace_id = :workspace_id AND first_event_at <= CAST(:as_of AS timestamptz)
+""")
+# A sample by hash, which falls on all ids alike.
+_SAMPLE = text("""
+SELECT customer_id FROM customer_summary
+WHERE workspace_id = :workspace_id AND first_event_at <= CAST(:as_of AS timestamptz)
+  AND (hashtext(customer_id) & 2147483647) % CAST(:every AS integer) = 0
+ORDER BY customer_id
+""")
+_SAMPLED_A_PART = 100
+
+
+async def cut_population(
+    connection: AsyncConnection, workspace_id: int, as_of: datetime, parts_of: Callable[[int], int]
+) -> list[str]:
+    """Cut all customers with an event by ``as_of`` into parts of about one size; answers the last id of each, rising.
+
+    ``parts_of`` tells how many parts so many customers make.
+    """
+    moment = {"workspace_id": workspace_id, "as_of": as_of}
+    size = (await connection.execute(_SIZE, moment)).one()
+    if not size.customers:
+        return []
+    parts = parts_of(size.customers)
+    ends = {size.last}
+    if parts > 1:
+        every = max(1, size.customers // (parts * _SAMPLED_A_PART))
+        sample = list((await connection.execute(_SAMPLE, {**moment, "every": every})).scalars())
+        ends.update(sample[len(sample) * part // parts - 1] for part in range(1, parts) if len(sample) * part >= parts)
+    return sorted(ends)
+
+
+async def export_snapshot(connection: AsyncConnection) -> str:
+    """Begin a transaction that sees one moment; others see the same by ``enter_snapshot`` until it ends.
+
+    On a cluster that holds for the coordinator alone: there, what they see of a customer is as of one moment.
+    """
+    await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+    name: str = (await connection.execute(text("SELECT pg_export_snapshot()"))).scalar_one()
+    return name
+
+
+class SnapshotGone(Exception):
+    """Whoever exported the snapshot has ended, and what it showed can't be seen any more."""
+
+
+async def enter_snapshot(connection: AsyncConnection, name: str) -> None:
+    """See what another transaction sees; the first step of one that is REPEATABLE READ. Raises ``SnapshotGone``."""
+    try:
+        # It takes no parameter, and the name is one of the server's own.
+        await connection.execute(text(f"SET TRANSACTION SNAPSHOT '{name}'"))
+    except DBAPIError as error:
+        # 42704: there is none of this name; 22023: it is no name of one; 55000: its transaction has just ended.
+        if getattr(error.orig, "sqlstate", None) in ("42704", "22023", "55000"):
+            raise SnapshotGone from error
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,16 +216,16 @@ class PopulationPiece:
 
 
 async def read_population(
-    connection: AsyncConnection, workspace_id: int, as_of: datetime
+    connection: AsyncConnection, workspace_id: int, as_of: datetime, after: str, until: str
 ) -> AsyncGenerator[PopulationPiece, None]:
-    """All customers with an event by ``as_of``, in the order of their ids, in pieces.
+    """All customers with an event by ``as_of`` and an id above ``after``, up to ``until``: in their order, in pieces.
 
     The caller's transaction is REPEATABLE READ, so that ids, bookings and pieces agree.
     """
     moment = {"workspace_id": workspace_id, "as_of": as_of}
-    after, seed = "", 0
+    seed = 0
     while True:
-        asked = {**moment, "after": after, "limit": CUSTOMERS_A_PIECE, "seed": seed}
+        asked = {**moment, "after": after, "until": until, "limit": CUSTOMERS_A_PIECE, "seed": seed}
         found = (await connection.execute(_IDS, asked)).one()
         if found.ids is None:
             return

@@ -109,12 +109,21 @@ async def list_kept_runs(connection: AsyncConnection, workspace_id: int) -> list
     return list(rows.scalars())
 
 
+async def list_unfinished(connection: AsyncConnection, workspace_id: int) -> list[int]:
+    """Numbers of the runs that a worker has begun and none has ended."""
+    rows = await connection.execute(
+        text("SELECT id FROM runs WHERE workspace_id = :workspace_id AND status = 'running' ORDER BY id"),
+        {"workspace_id": workspace_id},
+    )
+    return list(rows.scalars())
+
+
 async def start_run(connection: AsyncConnection, run_id: int, started_at: datetime) -> Row[Any] | None:
-    """Take a run that is not finished; one whose worker died is taken again, from the beginning."""
+    """Take a run that is not finished; one whose worker died is taken again, and keeps the moment of its start."""
     return (
         await connection.execute(
             text(
-                "UPDATE runs SET status = 'running', started_at = :started_at, progress = 0"
+                "UPDATE runs SET status = 'running', started_at = coalesce(started_at, :started_at), progress = 0"
                 f" WHERE id = :run_id AND status IN ('queued', 'running') RETURNING {_COLUMNS}"
             ),
             {"run_id": run_id, "started_at": started_at},
@@ -124,7 +133,7 @@ async def start_run(connection: AsyncConnection, run_id: int, started_at: dateti
 
 async def set_progress(connection: AsyncConnection, run_id: int, progress: float, customers: int) -> None:
     await connection.execute(
-        text("UPDATE runs SET progress = :progress, customers = :customers WHERE id = :run_id"),
+        text("UPDATE runs SET progress = greatest(progress, :progress), customers = :customers WHERE id = :run_id"),
         {"run_id": run_id, "progress": progress, "customers": customers},
     )
 

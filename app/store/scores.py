@@ -73,6 +73,19 @@ async def drop_scores(connection: AsyncConnection, workspace_id: int, run_id: in
         await connection.execute(text(f"DROP TABLE {table_of(partition)}"))
 
 
+async def drop_unfinished(connection: AsyncConnection, workspace_id: int, run_id: int) -> None:
+    """Delete what was stored of a run that has not ended, wherever that was."""
+    await connection.execute(text(f"DROP TABLE IF EXISTS {table_of(run_id)}"))
+    for table in ("scores", "score_history"):
+        await connection.execute(
+            text(
+                f"DELETE FROM {table} WHERE workspace_id = :workspace_id AND run_id = :run_id"
+                + (" AND partition = 0" if table == "scores" else "")
+            ),
+            {"workspace_id": workspace_id, "run_id": run_id},
+        )
+
+
 def encode_scores(scores: ScoreColumns, workspace_id: int, run_id: int, partition: int) -> Iterator[bytes]:
     """Rows of scores as ``copy_scores`` sends them, some thousands at a time. Makes all of them: no work for a loop."""
     for start in range(0, len(scores.customer_ids), ROWS_AT_ONCE):
@@ -141,7 +154,7 @@ async def list_history(
             text(
                 "SELECT history.run_id, runs.name AS run_name, history.as_of, r, f, m, segment, abc_grade, net_spend,"
                 " clv_total, churn_state, churn_type FROM score_history AS history"
-                " JOIN runs ON runs.id = history.run_id"
+                " JOIN runs ON runs.id = history.run_id AND runs.status = 'succeeded'"
                 " WHERE history.workspace_id = :workspace_id AND history.customer_id = :customer_id"
                 " AND history.run_id > :after ORDER BY history.run_id LIMIT :limit"
             ),

@@ -303,6 +303,37 @@ score_history = Table(
     Column("churn_type", IdText),
 )
 
+# What a run has in hand until it ends. Not logged: whatever is lost in a crash is done again.
+runs_at_work = Table(
+    "runs_at_work",
+    metadata,
+    Column("run_id", Integer, primary_key=True, autoincrement=False),
+    Column("workspace_id", Integer, nullable=False),
+    Column("snapshot", Text, nullable=False, comment="the exported snapshot that its parts are read in"),
+    Column("erased_before", Integer, nullable=False, comment="how many customers were erased when it began"),
+    Column("fitted", JSONB),
+    Column("curve", JSONB),
+    Column("partition", Integer, comment="of its scores, once it is fitted"),
+    prefixes=["UNLOGGED"],
+)
+
+run_parts = Table(
+    "run_parts",
+    metadata,
+    Column("run_id", Integer, primary_key=True, autoincrement=False),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("workspace_id", Integer, nullable=False),
+    Column("after_id", IdText, nullable=False),
+    Column("until_id", IdText, nullable=False),
+    Column("customers", Integer, comment="once it is read"),
+    Column("ids", Text, comment="a line a customer, rising"),
+    Column("figures", LargeBinary, comment="arrays by name"),
+    Column("purchase_days", LargeBinary, comment="int32"),
+    Column("estimates", LargeBinary, comment="arrays by name, once the run is fitted"),
+    Column("scored", Boolean, nullable=False, server_default=text("false")),
+    prefixes=["UNLOGGED"],
+)
+
 imports = Table(
     "imports",
     metadata,

@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 _TABLES = (
-    r"(?:events|customer_summary|customer_profiles|erased_customers|churn_labels|score_history|scores(?:_run_\d+)?)\b"
+    r"(?:events|customer_summary|customer_profiles|erased_customers|churn_labels|run_parts|score_history"
+    r"|scores(?:_run_\d+)?)\b"
 )
 # Both cases written out: with IGNORECASE a long statement takes a millisecond more, the first time.
 _MENTION = re.compile(rf"(?:FROM|JOIN|UPDATE|INTO|from|join|update|into)\s+(?:ONLY\s+|only\s+)?{_TABLES}")

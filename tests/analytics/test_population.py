@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.analytics.population import (
+    RisingIds,
     check_id_order,
     exact_total,
     id_array,
+    rising_ids,
     sum_by_code,
 )
 
@@ -42,3 +44,25 @@ def test_ids_rise_in_the_order_of_their_utf8_bytes() -> None:
     with pytest.raises(ValueError, match="order"):
         check_id_order(id_array(["a", "B"], 2, ""))
     check_id_order(id_array([], 0, ""))
+
+
+@given(st.sets(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), min_size=1)), st.data())
+def test_ids_in_texts_are_the_ids(some: set[str], data: st.DataObject) -> None:
+    ids = sorted(some)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(ids) - 1)))) if len(ids) > 1 else []
+    parts = [ids[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(ids)], strict=True) if start < stop]
+    rising = RisingIds(["\n".join(part) for part in parts])
+    assert list(rising) == rising.to_array().tolist() == ids
+    assert [rising[row] for row in range(len(ids))] == ids
+    assert rising[1:3] == ids[1:3]
+    asked = data.draw(st.lists(st.one_of(st.sampled_from(ids), st.text()) if ids else st.text()))
+    assert rising.places(asked) == [ids.index(one) if one in some else None for one in asked]
+    assert rising_ids(rising, len(ids), "") is rising
+    with pytest.raises(ValueError, match="one id a customer"):
+        rising_ids(rising, len(ids) + 1, "")
+
+
+@pytest.mark.parametrize("texts", [["b\na"], ["a\na"], ["a\nb", "b"], ["b", "a"]])
+def test_ids_in_texts_must_rise(texts: list[str]) -> None:
+    with pytest.raises(ValueError, match="order"):
+        RisingIds(texts)

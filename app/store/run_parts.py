@@ -1,0 +1,225 @@
+"""Runs at work: the parts that a population is cut into, and what is staged of each until the run has ended.
+
+Whoever does a part holds its row by a lock that ends with the transaction, and stores what came of it in the same
+transaction: a part is done once, whatever dies. The tables are not logged: after a crash of the server they are empty,
+and the run begins again.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+def pack(columns: Mapping[str, NDArray[Any]]) -> bytes:
+    """Arrays by name as one value of a row."""
+    packed = io.BytesIO()
+    np.savez(packed, **columns)  # type: ignore[arg-type]  # The names are none of its other parameters.
+    return packed.getvalue()
+
+
+def unpack(packed: bytes) -> Mapping[str, NDArray[Any]]:
+    """The arrays of ``pack``; each is made when it is asked for."""
+    columns: Mapping[str, NDArray[Any]] = np.load(io.BytesIO(packed), allow_pickle=False)
+    return columns
+
+
+_LEADING = 7_306  # the first of the two keys of the advisory locks on runs
+
+
+async def lead_run(connection: AsyncConnection, run_id: int) -> None:
+    """Be the only one to lead a run, until the transaction ends; waits for whoever does, as long as for any lock."""
+    await connection.execute(
+        text("SELECT pg_advisory_xact_lock(:space, :run_id)"), {"space": _LEADING, "run_id": run_id}
+    )
+    await hold(connection)
+
+
+async def is_led(connection: AsyncConnection, run_id: int) -> bool:
+    """Whether a worker leads a run; if not, nobody begins to until the transaction ends."""
+    taken: bool = (
+        await connection.execute(
+            text("SELECT pg_try_advisory_xact_lock(:space, :run_id)"), {"space": _LEADING, "run_id": run_id}
+        )
+    ).scalar_one()
+    return not taken
+
+
+# ---- The run --------------------------------------------------------------------------------------------------------
+
+
+async def begin_run(
+    connection: AsyncConnection, workspace_id: int, run_id: int, snapshot: str, erased_before: int, ends: Sequence[str]
+) -> None:
+    """Put a run to work: ``ends`` are the last ids of its parts, rising. Its parts are read as of ``snapshot``."""
+    await connection.execute(
+        text(
+            "INSERT INTO runs_at_work (run_id, workspace_id, snapshot, erased_before)"
+            " VALUES (:run_id, :workspace_id, :snapshot, :erased_before)"
+        ),
+        {"run_id": run_id, "workspace_id": workspace_id, "snapshot": snapshot, "erased_before": erased_before},
+    )
+    await connection.execute(
+        text(
+            "INSERT INTO run_parts (workspace_id, run_id, part, after_id, until_id)"
+            " SELECT :workspace_id, :run_id, part, coalesce(lag(until_id) OVER (ORDER BY part), ''), until_id"
+            " FROM unnest(CAST(:ends AS text[])) WITH ORDINALITY AS cut (until_id, part)"
+        ),
+        {"workspace_id": workspace_id, "run_id": run_id, "ends": list(ends)},
+    )
+
+
+_AT_WORK = text(
+    "SELECT run_id, workspace_id, snapshot, erased_before, partition, CAST(fitted AS text) AS fitted,"
+    " CAST(curve AS text) AS curve FROM runs_at_work WHERE run_id = :run_id"
+)
+
+
+async def find_run_at_work(connection: AsyncConnection, run_id: int) -> Row[Any] | None:
+    """What all parts of a run need to know; ``fitted`` and ``partition`` once it is fitted."""
+    return (await connection.execute(_AT_WORK, {"run_id": run_id})).one_or_none()
+
+
+async def get_run_at_work(connection: AsyncConnection, run_id: int) -> Row[Any]:
+    """The same of a run that is at work."""
+    return (await connection.execute(_AT_WORK, {"run_id": run_id})).one()
+
+
+async def list_runs_at_work(connection: AsyncConnection) -> list[int]:
+    return list((await connection.execute(text("SELECT run_id FROM runs_at_work ORDER BY run_id"))).scalars())
+
+
+async def keep_fit(
+    connection: AsyncConnection, run_id: int, partition: int, fitted: Mapping[str, Any], curve: Mapping[str, Any]
+) -> None:
+    await connection.execute(
+        text(
+            "UPDATE runs_at_work SET fitted = CAST(:fitted AS jsonb), curve = CAST(:curve AS jsonb),"
+            " partition = :partition WHERE run_id = :run_id"
+        ),
+        {"run_id": run_id, "partition": partition, "fitted": json.dumps(fitted), "curve": json.dumps(curve)},
+    )
+
+
+async def end_run(connection: AsyncConnection, workspace_id: int, run_id: int) -> None:
+    """Forget what was staged of a run."""
+    of_run = {"workspace_id": workspace_id, "run_id": run_id}
+    for table in ("run_parts", "runs_at_work"):
+        await connection.execute(
+            text(f"DELETE FROM {table} WHERE workspace_id = :workspace_id AND run_id = :run_id"), of_run
+        )
+
+
+# ---- Parts ----------------------------------------------------------------------------------------------------------
+
+_OF_RUN = "FROM run_parts WHERE workspace_id = :workspace_id AND run_id = :run_id"
+_FREE = "ORDER BY part LIMIT 1 FOR UPDATE SKIP LOCKED"
+_UNREAD = text(f"SELECT part, after_id, until_id {_OF_RUN} AND customers IS NULL {_FREE}")
+_UNSCORED = text(f"SELECT part, ids, figures, estimates {_OF_RUN} AND NOT scored {_FREE}")
+_DONE = text(
+    "SELECT count(*) AS parts, count(customers) AS read, count(*) FILTER (WHERE scored) AS scored,"
+    f" coalesce(sum(customers), 0)::integer AS customers {_OF_RUN}"
+)
+
+
+async def take_unread(connection: AsyncConnection, workspace_id: int, run_id: int) -> Row[Any] | None:
+    """A part that nobody has read nor reads; it is the caller's until the transaction ends."""
+    return await _take(connection, _UNREAD, workspace_id, run_id)
+
+
+async def take_unscored(connection: AsyncConnection, workspace_id: int, run_id: int) -> Row[Any] | None:
+    """A part that nobody has scored nor scores, with what was staged of it."""
+    return await _take(connection, _UNSCORED, workspace_id, run_id)
+
+
+async def _take(connection: AsyncConnection, free: TextClause, workspace_id: int, run_id: int) -> Row[Any] | None:
+    found = (await connection.execute(free, {"workspace_id": workspace_id, "run_id": run_id})).one_or_none()
+    if found is not None:
+        # The transaction holds the part and nothing else while its figures are worked out elsewhere.
+        await hold(connection)
+    return found
+
+
+async def hold(connection: AsyncConnection) -> None:
+    """Let the transaction be idle for as long as the caller lives."""
+    await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+
+
+async def keep_read(
+    connection: AsyncConnection,
+    workspace_id: int,
+    run_id: int,
+    part: int,
+    *,
+    customers: int,
+    ids: str,
+    figures: bytes,
+    purchase_days: bytes | None,
+) -> None:
+    await connection.execute(
+        text(
+            "UPDATE run_parts SET customers = :customers, ids = :ids, figures = :figures,"
+            " purchase_days = :purchase_days WHERE workspace_id = :workspace_id AND run_id = :run_id AND part = :part"
+        ),
+        {
+            "workspace_id": workspace_id,
+            "run_id": run_id,
+            "part": part,
+            "customers": customers,
+            "ids": ids,
+            "figures": figures,
+            "purchase_days": purchase_days,
+        },
+    )
+
+
+async def keep_estimates(
+    connection: AsyncConnection, workspace_id: int, run_id: int, part: int, estimates: bytes
+) -> None:
+    await connection.execute(
+        text(
+            "UPDATE run_parts SET estimates = :estimates, purchase_days = NULL"
+            " WHERE workspace_id = :workspace_id AND run_id = :run_id AND part = :part"
+        ),
+        {"workspace_id": workspace_id, "run_id": run_id, "part": part, "estimates": estimates},
+    )
+
+
+async def mark_scored(connection: AsyncConnection, workspace_id: int, run_id: int, part: int) -> None:
+    await connection.execute(
+        text(
+            "UPDATE run_parts SET scored = true"
+            " WHERE workspace_id = :workspace_id AND run_id = :run_id AND part = :part"
+        ),
+        {"workspace_id": workspace_id, "run_id": run_id, "part": part},
+    )
+
+
+async def list_parts(connection: AsyncConnection, workspace_id: int, run_id: int) -> Sequence[Row[Any]]:
+    """Number and customers of each part that is read, in the order of ids."""
+    return (
+        await connection.execute(
+            text(f"SELECT part, customers {_OF_RUN} AND customers IS NOT NULL ORDER BY part"),
+            {"workspace_id": workspace_id, "run_id": run_id},
+        )
+    ).all()
+
+
+async def read_part(connection: AsyncConnection, workspace_id: int, run_id: int, part: int) -> Row[Any]:
+    """What was staged when the part was read."""
+    return (
+        await connection.execute(
+            text(f"SELECT ids, figures, purchase_days {_OF_RUN} AND part = :part"),
+            {"workspace_id": workspace_id, "run_id": run_id, "part": part},
+        )
+    ).one()
+
+
+async def count_done(connection: AsyncConnection, workspace_id: int, run_id: int) -> Row[Any]:
+    """How many parts and customers a run has, and how many of them are read and scored."""
+    return (await connection.execute(_DONE, {"workspace_id": workspace_id, "run_id": run_id})).one()

@@ -1,0 +1,412 @@
+"""A run in parts: whoever does them, and whoever dies over them, the scores are the same."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import run_execution
+from app.store import populations, queue, wall
+from app.store import run_parts as part_store
+from app.store import runs as run_store
+from tests.conftest import Client, event, order
+from tests.erasure_traces import hits_in_tables
+from tests.test_runs import AS_OF, run
+
+CUSTOMERS = 40
+CUT = 6
+CONTEST = {"clv": {"model": "auto"}}
+
+
+class Killed(BaseException):
+    """What no handler of errors sees, as none sees a kill."""
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_into(monkeypatch, CUT)
+
+
+def cut_into(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
+    monkeypatch.setattr(run_execution, "_parts_of", lambda customers: min(parts, customers))
+    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
+
+
+@pytest_asyncio.fixture
+async def shop(client: Client) -> AsyncIterator[Client]:
+    """Customers with one to eight orders on days of their own, refunds, interactions, and a label."""
+    events: list[dict[str, Any]] = []
+    for number in range(CUSTOMERS):
+        who = f"c-{number * 37 % 101:03}"
+        for placed in range(1 + number % 8):
+            day = f"2025-{1 + (number + placed * 3) % 12:02}-{1 + (number * 5 + placed) % 28:02}T12:00:00Z"
+            events.append(order(f"o-{placed}", f"{10 + number}.{placed}0", day, customer_id=who))
+        if number % 5 == 0:
+            events.append(event("order.refunded", who, "2025-12-20T00:00:00Z", order_id="o-0", amount="3.00"))
+        if number % 3 == 0:
+            events.append(event("complaint.opened", who, "2025-12-21T00:00:00Z", complaint_id="k", text="broken"))
+    receipt = await client.record(*events)
+    assert receipt["rejected"] == 0, receipt
+    yield client
+
+
+async def answers(client: Client, run_record: dict[str, Any]) -> Any:
+    """All that a run says, but for what names the run itself."""
+    page = await client.get("/v1/values", limit=1000)
+    assert page["run_id"] == run_record["id"]
+    assert len(page["data"]) == run_record["customers"] == CUSTOMERS
+    return [{**value, "run_id": None} for value in page["data"]], run_record["fitted"]
+
+
+async def ask(client: Client, engine: AsyncEngine, **request: Any) -> tuple[str, bytes]:
+    """Name and number of a run that waits for its worker."""
+    name = (await client.http.post("/v1/runs", json={"as_of": AS_OF, **request})).json()["id"]
+    async with engine.connect() as connection:
+        number = await connection.execute(text("SELECT id FROM runs WHERE name = :name"), {"name": name})
+        return name, str(number.scalar_one()).encode()
+
+
+async def left_over(engine: AsyncEngine, number: bytes) -> dict[str, int]:
+    """Rows that a run has in hand or has stored, by table."""
+    tables = ["run_parts", "runs_at_work", "scores", "score_history"]
+    async with engine.connect() as connection:
+        table = f"scores_run_{int(number)}"
+        if (await connection.execute(text("SELECT to_regclass(:name)"), {"name": table})).scalar_one():
+            tables.append(table)
+        found = {
+            name: (
+                await connection.execute(text(f"SELECT count(*) FROM {name} WHERE run_id = :id"), {"id": int(number)})
+            ).scalar_one()
+            for name in tables
+        }
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[Any]:
+    """The arguments of each call of a function from now on."""
+    calls: list[Any] = []
+    step = getattr(module, name)
+
+    async def noted(*arguments: Any, **named: Any) -> Any:
+        calls.append(arguments)
+        return await step(*arguments, **named)
+
+    monkeypatch.setattr(module, name, noted)
+    return calls
+
+
+def meanwhile(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, call: int, act: Callable[[], Awaitable[Any]]
+) -> None:
+    """Have something done just before one of the calls of a function, the first being 1."""
+    step, calls = getattr(module, name), 0
+
+    async def acting(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            await act()
+        return await step(*arguments, **named)
+
+    monkeypatch.setattr(module, name, acting)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5, CUSTOMERS])
+@pytest.mark.parametrize("rfm", [{"ties": "equal"}, {"ties": "first", "window_days": 200}], ids=["equal", "first"])
+async def test_a_run_says_the_same_in_any_number_of_parts(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, parts: int, rfm: dict[str, Any]
+) -> None:
+    await shop.http.post("/v1/customers/c-000/churn-label", json={"type": "negligent"})
+    settings = {"rfm": rfm, **CONTEST}
+    cut_into(monkeypatch, 3)
+    said = await answers(shop, await run(shop, engine, settings=settings))
+    cut_into(monkeypatch, parts)
+    read = counted(monkeypatch, part_store, "keep_read")
+    done = await run(shop, engine, settings=settings)
+    assert len(read) == parts
+    assert await answers(shop, done) == said
+
+
+async def test_other_workers_do_parts_of_a_run_while_it_is_read_and_while_it_is_scored(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = await answers(shop, await run(shop, engine))
+    helped: list[str] = []
+    name, number = await ask(shop, engine)
+
+    def shared_with_another(step: str) -> None:
+        do_next = getattr(run_execution, step)
+
+        async def helped_first(*arguments: Any) -> bool:
+            # The leader waits until a helper, for whom the run is another's, has done all that is left.
+            if run_execution._led:
+                run_execution._led.clear()
+                await run_execution.lend_a_hand(engine, asyncio.Event())
+                run_execution._led.add(int(number))
+            elif await do_next(*arguments):
+                helped.append(step)
+                return True
+            else:
+                return False
+            return bool(await do_next(*arguments))
+
+        monkeypatch.setattr(run_execution, step, helped_first)
+
+    shared_with_another("read_next")
+    shared_with_another("score_next")
+    await run_execution.execute_run(engine, number, asyncio.Event())
+    done = await shop.get(f"/v1/runs/{name}")
+    assert done["status"] == "succeeded"
+    assert await answers(shop, done) == said
+    assert (helped.count("read_next"), helped.count("score_next")) == (CUT, CUT)
+
+
+@pytest.mark.parametrize(
+    ("step", "call", "read_again", "scored_again"),
+    [("keep_read", 3, CUT, CUT), ("keep_fit", 1, 0, CUT), ("mark_scored", 4, 0, CUT - 3), ("end_run", 1, 0, 0)],
+)
+async def test_a_run_whose_worker_is_killed_goes_on_where_it_was(
+    shop: Client,
+    engine: AsyncEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    call: int,
+    read_again: int,
+    scored_again: int,
+) -> None:
+    said = await answers(shop, await run(shop, engine))
+    monkeypatch.setattr(run_execution, "SIDE_BY_SIDE", 1)
+    name, number = await ask(shop, engine)
+
+    async def die() -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        meanwhile(patch, part_store, step, call, die)
+        with pytest.raises(Killed):
+            await run_execution.execute_run(engine, number, asyncio.Event())
+    assert (await shop.get(f"/v1/runs/{name}"))["status"] == "running"
+    read, scored = counted(monkeypatch, part_store, "keep_read"), counted(monkeypatch, part_store, "mark_scored")
+    await run_execution.execute_run(engine, number, asyncio.Event())
+    done = await shop.get(f"/v1/runs/{name}")
+    assert done["status"] == "succeeded"
+    assert await answers(shop, done) == said
+    assert (len(read), len(scored)) == (read_again, scored_again)
+    assert await left_over(engine, number) == {"scores": CUSTOMERS, "score_history": CUSTOMERS} | {
+        f"scores_run_{int(number)}": CUSTOMERS
+    }
+
+
+async def test_a_part_whose_worker_dies_is_done_by_the_leader(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, number = await ask(shop, engine)
+    holder = await engine.connect()
+    taken: list[int] = []
+
+    async def take_one_and_die() -> None:
+        with wall.inside(shop.workspace.id):
+            part = await part_store.take_unscored(holder, shop.workspace.id, int(number))
+        assert part is not None
+        taken.append(part.part)
+
+    meanwhile(monkeypatch, run_execution, "score_next", 1, take_one_and_die)
+    meanwhile(monkeypatch, part_store, "mark_scored", CUT - 1, holder.close)
+    scored = counted(monkeypatch, part_store, "mark_scored")
+    await run_execution.execute_run(engine, number, asyncio.Event())
+    assert (await shop.get(f"/v1/runs/{name}"))["customers"] == CUSTOMERS
+    assert sorted(call[3] for call in scored) == list(range(1, CUT + 1))
+    assert scored[-1][3] == taken[0]
+
+
+async def test_nothing_of_a_run_is_seen_before_it_ends(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await answers(shop, await run(shop, engine))
+    exported = (await shop.http.get("/v1/customers/c-000/export")).text
+    await shop.record(order("late", "9000.00", "2025-12-30T00:00:00Z", customer_id="c-000"))
+    seen: list[Any] = []
+
+    async def look() -> None:
+        page = await shop.get("/v1/values", limit=1000)
+        seen.append([{**value, "run_id": None} for value in page["data"]])
+        told = (await shop.http.get("/v1/customers/c-000/export")).text
+        seen.append([line for line in told.splitlines() if '"kind":"history"' in line])
+
+    monkeypatch.setattr(run_execution, "SIDE_BY_SIDE", 1)
+    meanwhile(monkeypatch, part_store, "mark_scored", CUT, look)
+    await run(shop, engine)
+    assert seen == [before[0], [line for line in exported.splitlines() if '"kind":"history"' in line]]
+    assert len(seen[1]) == 1
+
+
+@pytest.mark.parametrize("step", ["keep_read", "mark_scored"])
+async def test_a_run_that_fails_in_a_part_leaves_nothing(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    async def fail() -> None:
+        raise ValueError("a fault of ours")
+
+    name, number = await ask(shop, engine)
+    meanwhile(monkeypatch, part_store, step, 4, fail)
+    with pytest.raises(ValueError, match="a fault of ours"):
+        await run_execution.execute_run(engine, number, asyncio.Event())
+    assert (await shop.get(f"/v1/runs/{name}"))["status"] == "failed"
+    assert await left_over(engine, number) == {}
+
+
+@pytest.mark.one_server
+async def test_all_parts_are_read_as_of_one_moment(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = await answers(shop, await run(shop, engine))
+    monkeypatch.setattr(run_execution, "SIDE_BY_SIDE", 1)
+
+    async def sell() -> None:
+        ids = [value["customer_id"] for value in said[0]]
+        await shop.record(*(order("more", "77.00", "2025-11-11T00:00:00Z", customer_id=one) for one in (*ids, "new")))
+
+    meanwhile(monkeypatch, part_store, "take_unread", 3, sell)
+    assert await answers(shop, await run(shop, engine)) == said
+
+
+async def test_a_run_that_lost_its_snapshot_is_read_anew(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = await answers(shop, await run(shop, engine))
+    name, number = await ask(shop, engine)
+    enter = populations.enter_snapshot
+
+    async def enter_another(connection: Any, _: str) -> None:
+        await enter(connection, "00000000-00000000-1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(populations, "enter_snapshot", enter_another)
+        with pytest.raises(queue.Interrupted):
+            await run_execution.execute_run(engine, number, asyncio.Event())
+        # A helper can't do more than wait for the leader.
+        await run_execution.lend_a_hand(engine, asyncio.Event())
+    await run_execution.execute_run(engine, number, asyncio.Event())
+    assert await answers(shop, await shop.get(f"/v1/runs/{name}")) == said
+
+
+async def test_after_a_crash_of_the_server_which_empties_what_was_staged_a_run_begins_again(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = await answers(shop, await run(shop, engine))
+    name, number = await ask(shop, engine)
+
+    async def die() -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        meanwhile(patch, part_store, "mark_scored", 4, die)
+        with pytest.raises(Killed):
+            await run_execution.execute_run(engine, number, asyncio.Event())
+    async with engine.begin() as connection:
+        await part_store.end_run(connection, shop.workspace.id, int(number))
+    assert await left_over(engine, number) != {}
+    await run_execution.execute_run(engine, number, asyncio.Event())
+    assert await answers(shop, await shop.get(f"/v1/runs/{name}")) == said
+
+
+async def test_a_run_has_one_leader_at_a_time(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, number = await ask(shop, engine)
+    second: list[asyncio.Task[None]] = []
+    started = counted(monkeypatch, run_store, "start_run")
+
+    async def another() -> None:
+        second.append(asyncio.create_task(run_execution.execute_run(engine, number, asyncio.Event())))
+        await asyncio.sleep(0.3)
+        assert len(started) == 1
+
+    meanwhile(monkeypatch, part_store, "keep_fit", 1, another)
+    await run_execution.execute_run(engine, number, asyncio.Event())
+    done = await shop.get(f"/v1/runs/{name}")
+    await second[0]
+    assert done["status"] == "succeeded"
+    assert await shop.get(f"/v1/runs/{name}") == done
+
+
+@pytest.mark.parametrize("step", ["keep_read", "mark_scored"])
+async def test_an_erasure_deletes_what_a_run_without_a_worker_has_in_hand(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    canary = f"canary-left-{shop.workspace.id}"
+    await shop.record(order("o-1", customer_id=canary))
+    name, number = await ask(shop, engine)
+
+    async def die() -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        meanwhile(patch, part_store, step, CUT, die)
+        with pytest.raises(Killed):
+            await run_execution.execute_run(engine, number, asyncio.Event())
+    assert "public.run_parts" in await hits_in_tables(engine, canary)
+    assert (await shop.http.delete(f"/v1/customers/{canary}")).status_code == 204
+    assert await hits_in_tables(engine, canary) == []
+    await run_execution.execute_run(engine, number, asyncio.Event())
+    await answers(shop, await shop.get(f"/v1/runs/{name}"))
+
+
+@pytest.mark.parametrize("step", ["keep_read", "keep_fit", "mark_scored"])
+async def test_a_run_in_parts_leaves_out_who_is_erased_while_it_is_at_work(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    canary = f"canary-parts-{shop.workspace.id}"
+    await shop.record(order("o-1", customer_id=canary))
+
+    async def erase() -> None:
+        assert (await shop.http.delete(f"/v1/customers/{canary}")).status_code == 204
+
+    meanwhile(monkeypatch, part_store, step, 1, erase)
+    await run(shop, engine)
+    assert await hits_in_tables(engine, canary) == []
+    assert len((await shop.get("/v1/values", limit=1000))["data"]) == CUSTOMERS
+
+
+async def test_an_interrupted_run_keeps_the_parts_that_are_done(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, number = await ask(shop, engine)
+    monkeypatch.setattr(run_execution, "SIDE_BY_SIDE", 1)
+    ending = asyncio.Event()
+
+    async def end() -> None:
+        ending.set()
+
+    with monkeypatch.context() as patch:
+        meanwhile(patch, part_store, "mark_scored", 2, end)
+        with pytest.raises(queue.Interrupted):
+            await run_execution.execute_run(engine, number, ending)
+    scored = counted(monkeypatch, part_store, "mark_scored")
+    await run_execution.execute_run(engine, number, asyncio.Event())
+    assert len(scored) == 4
+    assert (await shop.get(f"/v1/runs/{name}"))["status"] == "succeeded"
+
+
+async def test_a_population_is_cut_into_parts_of_about_one_size(client: Client, engine: AsyncEngine) -> None:
+    await client.record(*(order("o-1", customer_id=f"c-{number * number % 9973:05}") for number in range(900)))
+    async with engine.connect() as connection:
+
+        async def cut(parts: int) -> list[str]:
+            as_of = datetime.fromisoformat(AS_OF)
+            return await populations.cut_population(connection, client.workspace.id, as_of, lambda _: parts)
+
+        ids = sorted({f"c-{number * number % 9973:05}" for number in range(900)})
+        assert await cut(1) == [ids[-1]]
+        for parts in (2, 3, 8):
+            ends = await cut(parts)
+            assert (len(ends), ends[-1], ends == sorted(ends)) == (parts, ids[-1], True)
+            sizes = [sum(after < one <= end for one in ids) for after, end in zip(["", *ends], ends, strict=False)]
+            assert sum(sizes) == len(ids)
+            assert max(sizes) - min(sizes) < len(ids) / parts
+        assert len(await cut(10_000)) == len(ids)
