@@ -9,7 +9,18 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from torture import backup, durable, exactly_once, graceful_stop, memory, outage, suites, webs_of_change, whole_batches
+from torture import (
+    backup,
+    durable,
+    exactly_once,
+    graceful_stop,
+    memory,
+    outage,
+    shared_runs,
+    suites,
+    webs_of_change,
+    whole_batches,
+)
 from torture.findings import HEAD, Finding, Scale
 
 Attempt = Callable[[Scale, str | None], Awaitable[Any]]
@@ -31,6 +42,7 @@ PROMISES: dict[str, Attempt] = {
     "memory": memory.bounded,
     "outage": outage.outage,
     "graceful-stop": graceful_stop.stopped,
+    "shared-runs": shared_runs.killed,
     "change": webs_of_change.under_traffic,
     "backup": backup.restored,
     **{name: _of_suite(name) for name in suites.SUITES},
