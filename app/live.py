@@ -1,14 +1,15 @@
 """Use case: what customers are worth at any moment, from their events, by the fit of a run where there is one."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.analytics.remembered import RememberedValues
 from app.answer import Answer
+from app.bounded import forget_oldest
 from app.churn_typing import Interactions, interactions_of
 from app.customers import unknown_customer
 from app.explanation import OwnFigures
@@ -27,6 +28,9 @@ from app.workspace_settings import WorkspaceSettings
 
 MOST_SCORED_HERE = 32
 """More customers than this are scored in a thread, so that the event loop stays free for others."""
+
+MOST_REMEMBERED = 16_384
+"""Customers whose scores are remembered: about 60 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,8 @@ async def live_values(
     question = _LiveQuestion(engine, fits, workspace, as_of, horizon_days, None)
     async with autocommit(engine).connect() as connection:
         found = await _read_figures(connection, question, ids, as_of)
-    scored = await _score(found, horizon_days)
-    answer = found.answer(workspace, horizon_days, language)
+    scored = await _score(found)
+    answer = found.answer(workspace, language)
     return Values(
         [answer.value(row) for row in scored], [customer_id for customer_id in ids if customer_id not in found.rows]
     )
@@ -99,13 +103,13 @@ async def explained_live_value(
     """The same with the reasons, from the figures that gave it."""
     question = _LiveQuestion(engine, fits, workspace, as_of, horizon_days, run_name)
     async with autocommit(engine).connect() as connection:
-        found = await _read_figures(connection, question, [customer_id], as_of)
+        found = await _read_figures(connection, question, [customer_id], as_of, recall=False)
         if not found.known:
             raise unknown_customer()
         days = await latest_days(connection, workspace, customer_id, as_of)
-    [row] = await _score(found, horizon_days)
-    answer = found.answer(workspace, horizon_days, language)
-    return replace(answer.value(row), explanation=answer.explanation(row, OwnFigures(found.population, days)))
+    [row] = await _score(found)
+    answer = found.answer(workspace, language)
+    return replace(answer.value(row), explanation=answer.explanation(row, OwnFigures(found.population(), days)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,41 +126,66 @@ class _LiveQuestion:
 
 @dataclass(frozen=True, slots=True)
 class _Figures:
-    """What the store knows of some customers, as scoring takes it."""
+    """What the store knows of some customers, as scoring takes it.
+
+    ``to_score`` are those whose scores are not ``remembered``; ``interactions`` are theirs. ``names`` tell what scores
+    depend on, where that can be told.
+    """
 
     known: list[str]
     rows: Mapping[str, FoundCustomer]
-    population: Population
+    names: Mapping[str, Hashable]
+    remembered: Mapping[str, ScoreRow]
+    to_score: list[str]
     interactions: Interactions | None
     run: FittedRun | None
     settings: WorkspaceSettings
     as_of: datetime
+    as_of_day: date
+    horizon_days: int
 
-    def answer(self, workspace: Workspace, horizon_days: int | None, language: Language) -> Answer:
-        horizon = horizon_days or self.settings.clv.horizon_days
-        return Answer(workspace, self.settings, self.run, self.as_of, "live", horizon, language)
+    def population(self) -> Population:
+        """The figures of those to be scored."""
+        return population_of(self.to_score, self.rows, day_number(self.as_of_day), self.settings.rfm.window_days)
+
+    def answer(self, workspace: Workspace, language: Language) -> Answer:
+        return Answer(workspace, self.settings, self.run, self.as_of, "live", self.horizon_days, language)
 
 
 async def _read_live(question: _LiveQuestion, customer_ids: Sequence[str]) -> dict[str, tuple[Answer, ScoreRow]]:
     as_of = question.as_of or datetime.now(UTC)
     async with autocommit(question.engine).connect() as connection:
         found = await _read_figures(connection, question, customer_ids, as_of)
-    scored = await _score(found, question.horizon_days)
-    answer = found.answer(question.workspace, question.horizon_days, "en")
+    scored = await _score(found)
+    answer = found.answer(question.workspace, "en")
     return {row.customer_id: (answer, row) for row in scored}
 
 
 _LIVE: SharedReads[_LiveQuestion, tuple[Answer, ScoreRow]] = SharedReads(_read_live)
 
 
+_REMEMBERED_VALUES = RememberedValues()
+"""By the names of runs, which nothing else has."""
+
+_remembered: dict[Hashable, ScoreRow] = {}
+"""Scores by all that they depend on, so they are never stale: nothing but an order, a run or the next day changes them.
+Whoever is looked at is looked at again."""
+
+
 async def _read_figures(
-    connection: AsyncConnection, question: _LiveQuestion, customer_ids: Sequence[str], as_of: datetime
+    connection: AsyncConnection,
+    question: _LiveQuestion,
+    customer_ids: Sequence[str],
+    as_of: datetime,
+    *,
+    recall: bool = True,
 ) -> _Figures:
     """One statement; another where interactions speak, and the first time that a run, or a version of the settings, is
     met."""
     workspace, fits = question.workspace, question.fits
     run = await fits.of(connection, workspace, question.run_name)
     settings = run.settings if run else await fits.settings(connection, workspace)
+    horizon_days = question.horizon_days or settings.clv.horizon_days
     as_of_day = workspace.local_day(as_of)
     rows = await population_store.read_customers(
         connection,
@@ -168,46 +197,60 @@ async def _read_figures(
         scored_by=(run.partition, run.id) if run else None,
     )
     known = [customer_id for customer_id in customer_ids if customer_id in rows]
+    scored_by = run.name if run else (workspace.id, workspace.settings_version)
+    names: dict[str, Hashable] = {
+        customer_id: (scored_by, horizon_days, as_of_day, customer_id, rows[customer_id])
+        for customer_id in known
+        # What interactions say depends on the moment and on what they are.
+        if not rows[customer_id].interaction_count
+    }
+    remembered = {one: row for one, name in names.items() if (row := _remembered.get(name))} if recall else {}
+    to_score = [customer_id for customer_id in known if customer_id not in remembered]
     return _Figures(
         known,
         rows,
-        population_of(known, rows, day_number(as_of_day), settings.rfm.window_days),
-        await _interactions(connection, workspace, settings, rows, known, as_of),
+        names,
+        remembered,
+        to_score,
+        await _interactions(connection, workspace, settings, rows, to_score, as_of),
         run,
         settings,
         as_of,
+        as_of_day,
+        horizon_days,
     )
 
 
-_REMEMBERED = RememberedValues()
-"""By the names of runs, which nothing else has."""
+async def _score(found: _Figures) -> list[ScoreRow]:
+    """The scores of all known customers, in their order."""
+    rows = dict(found.remembered)
+    if found.to_score:
+        few = len(found.to_score) <= MOST_SCORED_HERE
+        scored = _scores(found) if few else await asyncio.to_thread(_scores, found)
+        rows |= {row.customer_id: row for row in scored}
+        _remembered.update({name: rows[customer_id] for customer_id, name in found.names.items()})
+        forget_oldest(_remembered, MOST_REMEMBERED)
+    return [rows[customer_id] for customer_id in found.known]
 
 
-async def _score(found: _Figures, horizon_days: int | None) -> list[ScoreRow]:
-    if len(found.known) > MOST_SCORED_HERE:
-        return await asyncio.to_thread(_scores, found, horizon_days)
-    return _scores(found, horizon_days)
-
-
-def _scores(found: _Figures, horizon_days: int | None) -> list[ScoreRow]:
-    settings, run = found.settings, found.run
-    horizon = horizon_days or settings.clv.horizon_days
+def _scores(found: _Figures) -> list[ScoreRow]:
+    settings, run, population = found.settings, found.run, found.population()
     clv = None
-    if run and run.fitted.clv.purchases and found.known:
-        clv = _REMEMBERED.value(
+    if run and run.fitted.clv.purchases:
+        clv = _REMEMBERED_VALUES.value(
             run.name,
             run.fitted.clv,
-            found.population.arrays,
-            horizon_days=horizon,
+            population.arrays,
+            horizon_days=found.horizon_days,
             discount_rate=settings.clv.discount_rate,
             interval_level=settings.clv.interval_level,
             churn_horizon_days=settings.churn.horizon_days,
         )
     rows = score_population(
-        found.population,
+        population,
         settings,
         run.fitted if run else None,
-        horizon_days=horizon,
+        horizon_days=found.horizon_days,
         interactions=found.interactions,
         clv=clv,
     )

@@ -1,7 +1,8 @@
 """Runs, and the reads that stand on them: one fit, the same number live and stored."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -154,6 +155,47 @@ async def test_a_customer_that_the_run_did_not_score_is_not_scored(shop: Client,
     assert (response.status_code, response.json()["code"]) == (404, "not_scored")
     response = await shop.http.get(f"/v1/customers/c-05/value?source=cached&as_of={AS_OF}")
     assert response.status_code == 422
+
+
+async def test_a_value_asked_for_again_is_the_one_worked_out_anew(shop: Client, engine: AsyncEngine) -> None:
+    who = "c-05"
+
+    async def told(**query: Any) -> dict[str, Any]:
+        """Asked for plainly, and again, and with the reasons, for which nothing is recalled."""
+        query = {"as_of": AS_OF, **query}
+        answers = [await shop.get(f"/v1/customers/{who}/value", **query) for _ in range(2)]
+        anew = await shop.get(f"/v1/customers/{who}/value", explain="true", **query)
+        assert answers == [{**anew, "explanation": answers[0].get("explanation")}] * 2
+        asked = await shop.http.post("/v1/values/query", json={"customer_ids": [who, "c-06"], "as_of": query["as_of"]})
+        if "horizon_days" not in query:
+            assert asked.json()["data"][0] == answers[0]
+        return answers[0]
+
+    steps: list[Callable[[], Awaitable[Any]]] = [
+        lambda: told(),
+        lambda: run(shop, engine),
+        lambda: told(horizon_days=30),
+        lambda: told(as_of="2026-02-01T00:00:00Z"),
+        lambda: shop.record(order("more", "70.00", "2025-12-02T00:00:00Z", customer_id=who)),
+        lambda: shop.record(event("order.refunded", who, "2025-12-03T00:00:00Z", order_id="more", amount="1.00")),
+        lambda: shop.record(event("complaint.opened", who, "2025-12-04T00:00:00Z", complaint_id="k", text="late")),
+        lambda: run(shop, engine, settings={"rfm": {"k": 3}, "clv": {"horizon_days": 90}}),
+        lambda: shop.http.patch("/v1/settings", json={"churn": {"active_days": 3, "at_risk_days": 5}}),
+    ]
+    seen = []
+    for step in steps:
+        await step()
+        seen.append(await told())
+    different = [before != after for before, after in pairwise(seen)]
+    assert different == [True, False, False, True, True, True, True, False]
+
+
+async def test_without_a_run_settings_count_at_once(shop: Client) -> None:
+    path = "/v1/customers/c-05/churn"
+    assert (await shop.get(path, as_of=AS_OF))["state"] == "active"
+    changed = await shop.http.patch("/v1/settings", json={"churn": {"active_days": 3, "at_risk_days": 5}})
+    assert changed.status_code == 200, changed.text
+    assert (await shop.get(path, as_of=AS_OF))["state"] == "churned"
 
 
 async def test_two_runs_are_kept_and_cursors_of_older_ones_are_gone(shop: Client, engine: AsyncEngine) -> None:
