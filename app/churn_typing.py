@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from app.analytics.actions import ClvTiers
 from app.analytics.churn_learning import Learned, learn_weights
 from app.analytics.event_columns import DETAILS, EVENT_CODE, EVENT_TYPES, EventColumns, event_columns
-from app.analytics.evidence import Verdicts, decide, evidence_sums, type_probabilities, weigh_evidence
+from app.analytics.evidence import Verdicts, evidence_sums, type_in_silence, weigh_evidence
 from app.analytics.lexicon import THEMES, TextReadings, read_texts
 from app.analytics.reading import LATER_ORDER, Signals, read_events
 from app.analytics.signals import SIGNALS, TYPES, EvidenceWeights, default_weights
@@ -177,11 +177,11 @@ class ChurnTypes:
 def silent_types(customers: int, weights: EvidenceWeights) -> ChurnTypes:
     """The answer for customers of whom nothing speaks: the prior, and so unknown."""
     nothing = np.zeros(0, dtype=np.int64)
-    probabilities = type_probabilities(np.zeros((1, len(weights.signals))), weights)
+    probabilities, prior_type = type_in_silence(weights.prior, weights.margin)
     none = np.full(customers, -1, dtype=np.int64)
     verdicts = Verdicts(
         probabilities=np.repeat(probabilities, customers, axis=0),
-        type=np.repeat(decide(probabilities, weights.margin), customers),
+        type=np.full(customers, prior_type, dtype=np.int64),
         subtype=none,
         lever=none,
         offsets=np.zeros(customers + 1, dtype=np.int64),

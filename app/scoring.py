@@ -188,11 +188,11 @@ def fit_population(
 
 
 def _value(
-    population: Population, settings: WorkspaceSettings, fit: ClvFit, segment: NDArray[np.int8], horizon_days: int
+    figures: CustomerFigures, settings: WorkspaceSettings, fit: ClvFit, segment: NDArray[np.int8], horizon_days: int
 ) -> ClvValues:
     return value_clv(
         fit,
-        population.arrays,
+        figures,
         segment,
         horizon_days=horizon_days,
         discount_rate=settings.clv.discount_rate,
@@ -213,7 +213,7 @@ def _value_in_pieces(
     values = ClvValues(*(np.empty(segment.size) for _ in ClvValues.__slots__))
 
     def value(rows: NDArray[np.intp]) -> None:
-        found = _value(population.at(rows), settings, fit, segment[rows], settings.clv.horizon_days)
+        found = _value(population.at(rows).arrays, settings, fit, segment[rows], settings.clv.horizon_days)
         for name in ClvValues.__slots__:
             getattr(values, name)[rows] = getattr(found, name)
 
@@ -319,7 +319,7 @@ def score_columns(
         )
         r, f, m, segment, segments = scores.r, scores.f, scores.m, scores.segment, fitted.rfm.segments
         grade = grade_by_boundaries(fitted.abc, abc_units, has_order, population.customer_ids)
-        clv = clv or _value(population, settings, fitted.clv, segment, horizon_days)
+        clv = clv or _value(arrays, settings, fitted.clv, segment, horizon_days)
     state = churn_state(
         days_since,
         has_order,
@@ -344,7 +344,7 @@ def score_columns(
     historical = population.on_basis(settings.clv.basis, "net_spend", "net_cost")
     current = population.on_basis(settings.clv.basis, "year_net_spend", "year_cost")
     types = _churn_types(population, fitted, interactions)
-    leaving = np.isin(state, (AT_RISK, CHURNED))
+    leaving = (state == AT_RISK) | (state == CHURNED)
     clv = clv or ClvValues(*[unknown] * 7)
     predicted = _as_money(clv.predicted)
     tiers = fitted.churn.tiers if fitted else None
@@ -401,8 +401,10 @@ def rfm_text(row: ScoreRow, k: int) -> str | None:
 
 def _as_money(money: NDArray[np.float64]) -> Moneys:
     """Money as the ten-thousandths nearest to it, null where it is not known."""
+    known = ~np.isnan(money)
+    if not known.any():
+        return Moneys(np.zeros(money.shape, dtype=np.int64), known)
     rounded = np.rint(money * UNITS_PER_CURRENCY)
-    known = ~np.isnan(rounded)
     rounded[~known] = 0.0
     fits = float(np.abs(rounded).max(initial=0.0)) < UNITS_LIMIT
     units = rounded.astype(np.int64) if fits else np.array([int(value) for value in rounded.tolist()], dtype=np.object_)
@@ -420,6 +422,8 @@ def _sum(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
 def _significant(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Values with nine significant digits: the last ones of a float depend on how many are computed together."""
     finite = np.isfinite(values) & (values != 0)
+    if not finite.any():
+        return values
     exponent = np.floor(np.log10(np.abs(values, where=finite, out=np.ones_like(values))))
     scale = 10.0 ** (SIGNIFICANT_DIGITS - 1 - exponent)
     return np.where(finite, np.rint(values * scale) / scale, values)

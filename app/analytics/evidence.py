@@ -9,6 +9,7 @@ log-odds of their own. The form is that of a multinomial logistic model, so that
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -95,11 +96,18 @@ def evidence_sums(signals: Signals, customers: int, weights: EvidenceWeights) ->
 
 def type_probabilities(sums: FloatArray, weights: EvidenceWeights) -> FloatArray:
     """Probabilities of the five types, shape (n, 5), from signal sums, shape (n, s)."""
-    return _softmax(sums @ weights.matrix, weights)
+    return _softmax(sums @ weights.matrix, weights.prior)
 
 
-def _softmax(evidence: FloatArray, weights: EvidenceWeights) -> FloatArray:
-    scores: FloatArray = np.zeros((len(evidence), 5)) + np.asarray(weights.prior)
+@lru_cache(maxsize=64)
+def type_in_silence(prior: tuple[float, ...], margin: float) -> tuple[FloatArray, int]:
+    """Probabilities, shape (1, 5), and type of a customer of whom nothing speaks."""
+    probabilities = _softmax(np.zeros((1, UNKNOWN)), prior)
+    return probabilities, int(decide(probabilities, margin)[0])
+
+
+def _softmax(evidence: FloatArray, prior: tuple[float, ...]) -> FloatArray:
+    scores: FloatArray = np.zeros((len(evidence), 5)) + np.asarray(prior)
     scores[:, :UNKNOWN] += evidence
     scores -= scores.max(axis=1, keepdims=True)
     np.exp(scores, out=scores)
@@ -160,7 +168,7 @@ def weigh_evidence(signals: Signals, customers: int, weights: EvidenceWeights, *
     """
     strength, _ = _present(signals, customers, weights)
     spoken = _add_up(signals.customer, (strength * column[signals.signal] for column in weights.matrix.T), customers)
-    probabilities = _softmax(spoken, weights)
+    probabilities = _softmax(spoken, weights.prior)
     verdict = decide(probabilities, weights.margin)
     hints = _add_up(
         signals.customer, (strength * column[signals.signal] for column in weights.hint_matrix.T), customers
