@@ -17,6 +17,9 @@ COUNTED_KEYS = 2_000_000
 DENSE_CELLS = 8_000_000
 """Largest table that is cheaper to fill than to sort for."""
 
+FEW = 32
+"""Up to so many values are told apart faster without arrays."""
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -102,6 +105,10 @@ def distinct(values: FloatArray) -> tuple[FloatArray, IntArray]:
     """
     if values.size == 1:
         return values, np.zeros(1, dtype=np.int64)
+    if values.size <= FEW:
+        listed = values.tolist()
+        place = {value: number for number, value in enumerate(sorted(set(listed)))}
+        return np.array(list(place)), np.array([place[value] for value in listed], dtype=np.int64)
     codes, table = _codes(values)
     if len(table) > 2 * values.size + 16:
         found, codes = np.unique(values, return_inverse=True)
