@@ -42,7 +42,10 @@ class _Connection(asyncio.Protocol):
             return
         self.buffer = b""
         self.load.answered(head[9:12], time.perf_counter() - self.asked)
-        self.ask()
+        if self.load.pause:
+            asyncio.get_running_loop().call_later(self.load.pause, self.ask)
+        else:
+            self.ask()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.load.ended(error)
@@ -61,6 +64,7 @@ class _Load:
         self.requests = [_request(head, path, body) for path, body in plan["requests"]]
         self.plan = plan
         self.position = plan.get("start", 0)
+        self.pause = plan.get("pause", 0.0)
         self.seconds: list[float] = []
         self.wrong = 0
         self.open = plan["connections"]
@@ -98,7 +102,7 @@ class _Load:
             "p99": sorted_seconds[len(sorted_seconds) * 99 // 100],
             "wrong": self.wrong,
             "position": self.position,
-        }
+        } | ({"seconds": self.seconds} if self.plan.get("every") else {})
 
 
 def main() -> None:
@@ -115,10 +119,12 @@ async def _answer(plan: dict[str, Any]) -> dict[str, Any]:
 class LoadClient:
     """The client's process, from outside."""
 
+    def __init__(self, niceness: int = 0) -> None:
+        self._niceness = niceness
+
     def __enter__(self) -> "LoadClient":
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        command = ["nice", "-n", str(self._niceness), sys.executable, __file__]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,11 +142,15 @@ class LoadClient:
         connections: int,
         start: int = 0,
         may_fail: bool = False,
+        pause: float = 0.0,
+        every: bool = False,
     ) -> Any:
-        """Ask for paths, with a body or without, one after another over so many connections at once."""
+        """Ask for paths, with a body or without, one after another over so many connections at once, with a pause after
+        each answer. ``every`` asks for the time of each."""
         host, port = url.removeprefix("http://").rsplit(":", 1)
         plan = {"host": host, "port": int(port), "requests": requests, "seconds": seconds, "connections": connections}
-        plan |= {"headers": {"Authorization": f"Bearer {key}"}, "start": start}
+        plan |= {"headers": {"Authorization": f"Bearer {key}"}, "start": start, "pause": pause}
+        plan |= {"every": every}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(plan) + "\n")

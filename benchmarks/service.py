@@ -29,9 +29,10 @@ class Service:
 
 
 @contextmanager
-def served() -> Iterator[Service]:
-    """Embedded server with the product's own settings, one web process, one worker."""
-    with temporary_folder("perennial-bench-") as folder, Launcher(folder, PERENNIAL_BOOTSTRAP_KEY=KEY) as launcher:
+def served(**settings: str) -> Iterator[Service]:
+    """Embedded server with the product's own settings but for those given, one web process, one worker."""
+    settings = {"PERENNIAL_BOOTSTRAP_KEY": KEY, **settings}
+    with temporary_folder("perennial-bench-") as folder, Launcher(folder, **settings) as launcher:
         yield Service(launcher.until_serving(), folder)
 
 

@@ -22,8 +22,18 @@ from app.errors import RateLimited
 from app.store.workspaces import Workspace
 
 BURST_SECONDS = 2.0
-LONGEST_WAIT_S = 0.7
+LONGEST_WAIT_S = 0.6
 """How long a request waits for its turn before it is told to come back."""
+
+HELD_BACK_S = (0.1, 0.3)
+"""How long a refusal is held back: whoever asks again as soon as they are answered then costs next to nothing."""
+
+READS_BESIDE_OTHERS = 4
+"""How many plain reads of a workspace are worked on at once while others call too. Alone it may have any number: the
+more come together, the less each costs. But the loop does them between any two steps of everybody else's request."""
+
+COMPANY_S = 1.0
+"""A workspace that called this lately is there."""
 
 MOST_WAITING = 1_000
 MOST_BATCHES_WAITING = 100
@@ -111,12 +121,17 @@ class Turns:
 
 
 class Limits:
-    """Who calls, what they have used up, and whose turn it is, in one web process."""
+    """Who calls, what they have used up, and whose turn it is, in one web process.
+
+    ``turns`` are those of all requests but plain reads, which take one of ``read_turns`` while others call too.
+    """
 
     def __init__(self, requests_per_second: float, at_once: int) -> None:
         self._rates = Rates(requests_per_second)
         self.turns = Turns(at_once, LONGEST_WAIT_S, MOST_WAITING)
+        self.read_turns = Turns(READS_BESIDE_OTHERS, LONGEST_WAIT_S, MOST_WAITING)
         self._workspaces: dict[bytes, Workspace] = {}
+        self._last = self._last_other = (_STRANGERS, -math.inf)
 
     def learn(self, authorization: str, workspace: Workspace | None) -> None:
         """Remember whose key this is; None where it is nobody's, or no longer."""
@@ -133,9 +148,16 @@ class Limits:
 
     def count(self, workspace: Workspace | None) -> int:
         """Count a request; answers the account that it counts for. Raises ``RateLimited``."""
-        number = workspace.id if workspace else _STRANGERS
-        self._rates.count(number, time.monotonic())
+        number, now = workspace.id if workspace else _STRANGERS, time.monotonic()
+        if number != self._last[0]:
+            self._last_other = self._last
+        self._last = number, now
+        self._rates.count(number, now)
         return number
+
+    def others_call(self) -> bool:
+        """Whether another account than the one counted last has called lately."""
+        return self._last[1] - self._last_other[1] < COMPANY_S
 
 
 class BatchTurns:

@@ -5,6 +5,7 @@ Pure ASGI: context variables and streamed responses pass through untouched.
 
 import asyncio
 import logging
+import random
 import re
 import secrets
 import time
@@ -16,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
-from app.api.limits import Limits, Turns
+from app.api.limits import HELD_BACK_S, Limits, Turns
 from app.api.observation import CLIENT_GONE, Observation
 from app.api.problems import http_problem, problem_response, told
 from app.errors import RateLimited
@@ -75,7 +76,7 @@ class RequestMiddleware:
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         body = _Body(scope, receive, headers)
-        turn = _Turn(self._limits.turns)
+        turn = _Turn()
         status = 0
         began = time.perf_counter()
         logs.request_id.set(request_id)
@@ -104,12 +105,17 @@ class RequestMiddleware:
             # Without a key nothing is done that would cost anything.
             if authorization and not scope["path"].startswith(_UNLIMITED_PATHS):
                 account = self._limits.count(workspace)
-                if scope["path"] not in STREAMING_PATHS and not _shares_reads(scope):
+                if _shares_reads(scope):
+                    if self._limits.others_call():
+                        await turn.begin(self._limits.read_turns, account)
+                elif scope["path"] not in STREAMING_PATHS:
                     # Taken in before the turn begins: whoever sends slowly keeps nobody waiting.
                     await body.take_in()
-                    await turn.begin(account)
+                    await turn.begin(self._limits.turns, account)
             await self.app(scope, body.receive, send_with_headers)
         except RateLimited as error:
+            # Not all that were refused together are to be back together.
+            await asyncio.sleep(random.uniform(*HELD_BACK_S))  # noqa: S311
             await told(error)(scope, receive, send_with_headers)
         except HTTPException as error:
             await http_problem(error.status_code)(scope, receive, send_with_headers)
@@ -144,18 +150,17 @@ def _shares_reads(scope: Scope) -> bool:
 class _Turn:
     """At most one turn, ended once."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
-        self._account: int | None = None
+    def __init__(self) -> None:
+        self._taken: tuple[Turns, int] | None = None
 
-    async def begin(self, account: int) -> None:
-        await self._turns.begin(account)
-        self._account = account
+    async def begin(self, turns: Turns, account: int) -> None:
+        await turns.begin(account)
+        self._taken = turns, account
 
     def end(self) -> None:
-        if self._account is not None:
-            account, self._account = self._account, None
-            self._turns.end(account)
+        if self._taken is not None:
+            (turns, account), self._taken = self._taken, None
+            turns.end(account)
 
 
 class _Body:
