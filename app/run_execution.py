@@ -8,7 +8,6 @@ behind, and one whose worker is killed is taken up by another where it was.
 
 import asyncio
 import json
-import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -37,8 +36,6 @@ from app.store import scores as score_store
 from app.store import workspaces as workspace_store
 from app.store.engine import autocommit, is_outage
 from app.workspace_settings import WorkspaceSettings
-
-logger = logging.getLogger(__name__)
 
 RUNS_KEPT = 2
 LARGE_RUN_CUSTOMERS = 20_000
