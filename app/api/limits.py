@@ -32,7 +32,7 @@ READS_BESIDE_OTHERS = 4
 """How many plain reads of a workspace are worked on at once while others call too. Alone it may have any number: the
 more come together, the less each costs. But the loop does them between any two steps of everybody else's request."""
 
-COMPANY_S = 1.0
+COMPANY_S = 0.25
 """A workspace that called this lately is there."""
 
 MOST_WAITING = 1_000
