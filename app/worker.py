@@ -26,7 +26,7 @@ from app.store.engine import create_engine, is_outage
 logger = logging.getLogger(__name__)
 
 CONNECTIONS = (queue.CONCURRENT_JOBS + 1) * (2 + 2 * run_execution.SIDE_BY_SIDE)
-"""At most: a run holds its snapshot, asks how far it is, and has two for each part in hand."""
+"""At most: a run holds its lead and its snapshot, and two for each part in hand. One more is shared with others."""
 
 HEARTBEAT_S = 20.0
 GRACE_S = 8.0

@@ -116,6 +116,18 @@ def meanwhile(
     monkeypatch.setattr(module, name, acting)
 
 
+async def be_killed(monkeypatch: pytest.MonkeyPatch, engine: AsyncEngine, number: bytes, step: str, call: int) -> None:
+    """Do a run until its worker is killed, just before one of the calls of a step."""
+
+    async def die() -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        meanwhile(patch, part_store, step, call, die)
+        with pytest.raises(Killed):
+            await run_execution.execute_run(engine, number, asyncio.Event())
+
+
 @pytest.mark.parametrize("parts", [1, 2, 5, CUSTOMERS])
 @pytest.mark.parametrize("rfm", [{"ties": "equal"}, {"ties": "first", "window_days": 200}], ids=["equal", "first"])
 async def test_a_run_says_the_same_in_any_number_of_parts(
@@ -182,14 +194,7 @@ async def test_a_run_whose_worker_is_killed_goes_on_where_it_was(
     said = await answers(shop, await run(shop, engine))
     monkeypatch.setattr(run_execution, "SIDE_BY_SIDE", 1)
     name, number = await ask(shop, engine)
-
-    async def die() -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        meanwhile(patch, part_store, step, call, die)
-        with pytest.raises(Killed):
-            await run_execution.execute_run(engine, number, asyncio.Event())
+    await be_killed(monkeypatch, engine, number, step, call)
     assert (await shop.get(f"/v1/runs/{name}"))["status"] == "running"
     read, scored = counted(monkeypatch, part_store, "keep_read"), counted(monkeypatch, part_store, "mark_scored")
     await run_execution.execute_run(engine, number, asyncio.Event())
@@ -300,14 +305,7 @@ async def test_after_a_crash_of_the_server_which_empties_what_was_staged_a_run_b
 ) -> None:
     said = await answers(shop, await run(shop, engine))
     name, number = await ask(shop, engine)
-
-    async def die() -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        meanwhile(patch, part_store, "mark_scored", 4, die)
-        with pytest.raises(Killed):
-            await run_execution.execute_run(engine, number, asyncio.Event())
+    await be_killed(monkeypatch, engine, number, "mark_scored", 4)
     async with engine.begin() as connection:
         await part_store.end_run(connection, shop.workspace.id, int(number))
     assert await left_over(engine, number) != {}
@@ -342,14 +340,7 @@ async def test_an_erasure_deletes_what_a_run_without_a_worker_has_in_hand(
     canary = f"canary-left-{shop.workspace.id}"
     await shop.record(order("o-1", customer_id=canary))
     name, number = await ask(shop, engine)
-
-    async def die() -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        meanwhile(patch, part_store, step, CUT, die)
-        with pytest.raises(Killed):
-            await run_execution.execute_run(engine, number, asyncio.Event())
+    await be_killed(monkeypatch, engine, number, step, CUT)
     assert "public.run_parts" in await hits_in_tables(engine, canary)
     assert (await shop.http.delete(f"/v1/customers/{canary}")).status_code == 204
     assert await hits_in_tables(engine, canary) == []

@@ -161,42 +161,30 @@ async def keep_read(
     figures: bytes,
     purchase_days: bytes | None,
 ) -> None:
-    await connection.execute(
-        text(
-            "UPDATE run_parts SET customers = :customers, ids = :ids, figures = :figures,"
-            " purchase_days = :purchase_days WHERE workspace_id = :workspace_id AND run_id = :run_id AND part = :part"
-        ),
-        {
-            "workspace_id": workspace_id,
-            "run_id": run_id,
-            "part": part,
-            "customers": customers,
-            "ids": ids,
-            "figures": figures,
-            "purchase_days": purchase_days,
-        },
-    )
+    staged = {"customers": customers, "ids": ids, "figures": figures, "purchase_days": purchase_days}
+    await _change(connection, workspace_id, run_id, part, staged)
 
 
 async def keep_estimates(
     connection: AsyncConnection, workspace_id: int, run_id: int, part: int, estimates: bytes
 ) -> None:
-    await connection.execute(
-        text(
-            "UPDATE run_parts SET estimates = :estimates, purchase_days = NULL"
-            " WHERE workspace_id = :workspace_id AND run_id = :run_id AND part = :part"
-        ),
-        {"workspace_id": workspace_id, "run_id": run_id, "part": part, "estimates": estimates},
-    )
+    """Stage what the fit says of the part; its purchase days have served."""
+    await _change(connection, workspace_id, run_id, part, {"estimates": estimates, "purchase_days": None})
 
 
 async def mark_scored(connection: AsyncConnection, workspace_id: int, run_id: int, part: int) -> None:
+    await _change(connection, workspace_id, run_id, part, {"scored": True})
+
+
+async def _change(
+    connection: AsyncConnection, workspace_id: int, run_id: int, part: int, columns: Mapping[str, Any]
+) -> None:
     await connection.execute(
         text(
-            "UPDATE run_parts SET scored = true"
+            f"UPDATE run_parts SET {', '.join(f'{name} = :{name}' for name in columns)}"
             " WHERE workspace_id = :workspace_id AND run_id = :run_id AND part = :part"
         ),
-        {"workspace_id": workspace_id, "run_id": run_id, "part": part},
+        {"workspace_id": workspace_id, "run_id": run_id, "part": part, **columns},
     )
 
 

@@ -76,14 +76,11 @@ async def drop_scores(connection: AsyncConnection, workspace_id: int, run_id: in
 async def drop_unfinished(connection: AsyncConnection, workspace_id: int, run_id: int) -> None:
     """Delete what was stored of a run that has not ended, wherever that was."""
     await connection.execute(text(f"DROP TABLE IF EXISTS {table_of(run_id)}"))
-    for table in ("scores", "score_history"):
-        await connection.execute(
-            text(
-                f"DELETE FROM {table} WHERE workspace_id = :workspace_id AND run_id = :run_id"
-                + (" AND partition = 0" if table == "scores" else "")
-            ),
-            {"workspace_id": workspace_id, "run_id": run_id},
-        )
+    await drop_scores(connection, workspace_id, run_id, SHARED_PARTITION)
+    await connection.execute(
+        text("DELETE FROM score_history WHERE workspace_id = :workspace_id AND run_id = :run_id"),
+        {"workspace_id": workspace_id, "run_id": run_id},
+    )
 
 
 def encode_scores(scores: ScoreColumns, workspace_id: int, run_id: int, partition: int) -> Iterator[bytes]:
