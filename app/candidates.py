@@ -5,22 +5,26 @@ Pure: what is decided here needs no database.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
 from pydantic import ValidationError
 
-from app.events import read_event, write_data
+from app.events import EARLIEST, FUTURE_TOLERANCE, read_event, write_data
+from app.plain_orders import is_plain, read_plain_orders
 from app.rejections import Reason, Rejection, reject_invalid
 from app.scalars import MONEY_LIMIT
 from app.store.events import EventRow
 from app.store.workspaces import Workspace
 
-FUTURE_TOLERANCE = timedelta(hours=24)
-EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _COLUMNS = frozenset(("order_id", "amount", "currency", "exchange_rate", "cost"))
 """Fields of events' data that have a column of their own."""
+
+
+_PIECE = 250
+"""So many events are looked at together: a call for all would let nothing else happen meanwhile, and one event that is
+not valid has so many read one by one."""
 
 
 class Unreadable:
@@ -42,21 +46,32 @@ def prepare(workspace: Workspace, items: Sequence[Any], received_at: datetime) -
     """Validate a batch and make the rows of its valid events; pure but for the time it takes."""
     candidates = Candidates()
     rejections: list[Rejection] = []
-    latest = received_at + FUTURE_TOLERANCE
-    # One by one: a call for all would let nothing else happen meanwhile, not even in other threads.
-    for index, item in enumerate(items):
-        try:
-            event = read_event(item)
-        except ValidationError as error:
-            rejections.append(reject_invalid(index, item, error))
+    for start in range(0, len(items), _PIECE):
+        piece = items[start : start + _PIECE]
+        plain = [place for place, item in enumerate(piece) if is_plain(workspace, item)]
+        rows = read_plain_orders(workspace, [piece[place] for place in plain], received_at) if plain else None
+        if rows is not None and len(plain) == len(piece):
+            candidates.rows += rows
+            candidates.places += range(start, start + len(piece))
             continue
-        reason = _inadmissible(workspace, event, latest)
-        if reason is None:
-            candidates.rows.append(_row(workspace, event, received_at))
-            candidates.places.append(index)
-        else:
-            rejections.append(Rejection(index, event["id"], *reason))
+        read = dict(zip(plain, rows, strict=True)) if rows is not None else {}
+        for place, item in enumerate(piece):
+            row = read.get(place) or _read_one(workspace, start + place, item, received_at)
+            if isinstance(row, Rejection):
+                rejections.append(row)
+            else:
+                candidates.rows.append(row)
+                candidates.places.append(start + place)
     return candidates, rejections
+
+
+def _read_one(workspace: Workspace, place: int, item: Any, received_at: datetime) -> EventRow | Rejection:
+    try:
+        event = read_event(item)
+    except ValidationError as error:
+        return reject_invalid(place, item, error)
+    reason = _inadmissible(workspace, event, received_at + FUTURE_TOLERANCE)
+    return _row(workspace, event, received_at) if reason is None else Rejection(place, event["id"], *reason)
 
 
 def _inadmissible(workspace: Workspace, event: dict[str, Any], latest: datetime) -> Reason | None:

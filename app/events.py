@@ -5,6 +5,7 @@ An event is content that never changes once it is acknowledged. Validation gives
 """
 
 from collections.abc import Callable, Set
+from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Union
 
@@ -23,6 +24,7 @@ from pydantic_core import PydanticCustomError, SchemaSerializer, SchemaValidator
 
 from app.catalogue import CATALOGUE, EventField, EventKind
 from app.scalars import (
+    EPOCH,
     Currency,
     Day,
     Id,
@@ -38,6 +40,10 @@ from app.scalars import (
     Text200,
     storable,
 )
+
+EARLIEST = EPOCH
+FUTURE_TOLERANCE = timedelta(hours=24)
+"""An event may have occurred neither before the one nor later than so long after it came."""
 
 CustomerKind = Literal["consumer", "business", "distributor", "agent", "supplier", "internal"]
 AttributeValue = str | bool | int | float | None

@@ -19,15 +19,18 @@ RATE_PLACES = Decimal("0.0000000001")
 MONEY_LIMIT = Decimal(10) ** 11
 """Amounts are below a hundred billion, so that sums of thousands stay exact in 64 bits of ten-thousandths."""
 
-_MONEY = re.compile(r"[0-9]{1,11}(?:\.[0-9]{1,4})?", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,10})?", re.ASCII)
-_INSTANT = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
-    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
-)
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 ID_PATTERN = r"^[^\s\x00-\x1f\x7f-\x9f/?#%]{1,128}$"
+MONEY_PATTERN = r"^[0-9]{1,11}(\.[0-9]{1,4})?$"
+INSTANT_PATTERN = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?"
+    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])$"
+)
+
+_MONEY = re.compile(MONEY_PATTERN)
+_INSTANT = re.compile(INSTANT_PATTERN)
 
 
 def _decimal(value: Any, places: Decimal, what: str) -> Decimal:
@@ -157,12 +160,8 @@ def _decimal_schema(pattern: str, example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
 
 
-Money = Annotated[
-    Decimal, PlainValidator(read_money), _shown, _decimal_schema(r"^[0-9]{1,11}(\.[0-9]{1,4})?$", "12.50")
-]
-PositiveMoney = Annotated[
-    Decimal, PlainValidator(read_positive_money), _shown, _decimal_schema(r"^[0-9]{1,11}(\.[0-9]{1,4})?$", "12.50")
-]
+Money = Annotated[Decimal, PlainValidator(read_money), _shown, _decimal_schema(MONEY_PATTERN, "12.50")]
+PositiveMoney = Annotated[Decimal, PlainValidator(read_positive_money), _shown, _decimal_schema(MONEY_PATTERN, "12.50")]
 SignedMoney = Annotated[Decimal, PlainValidator(read_signed_money), _shown, _decimal_schema(_DECIMAL_PATTERN, "12.50")]
 Rate = Annotated[Decimal, PlainValidator(read_rate), _shown, _decimal_schema(r"^[0-9]{1,9}(\.[0-9]{1,10})?$", "1.0825")]
 Quantity = Annotated[Decimal, PlainValidator(read_quantity), _shown, _decimal_schema(_DECIMAL_PATTERN, "2")]

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 Result = TypeVar("Result")
 
-_TRIES = 5
+_TRIES = 10
 _RETRIED = {"40001", "40P01"}  # serialization_failure, deadlock_detected
 
 

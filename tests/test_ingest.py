@@ -423,7 +423,7 @@ async def test_an_error_of_the_copy_has_the_form_of_all_database_errors(engine: 
         "order.placed",
         datetime(2025, 1, 1, tzinfo=UTC),
         datetime(2025, 1, 1, tzinfo=UTC),
-        b"",
+        bytes(16),
         datetime(2025, 1, 1, tzinfo=UTC).date(),
         *[None] * 6,
     )

@@ -29,6 +29,8 @@ EARLIER = datetime(2024, 9, 1, 12, tzinfo=UTC)
 CUSTOMERS = 6
 AT_ONCE = 8
 LARGE_COPIES = 24
+CROWD_ORDERS = 4_000
+CROWD_COPIES = 4
 
 
 def history(seed: int) -> History:
@@ -138,6 +140,8 @@ async def exactly_once(scale: Scale, mutant: str | None = None) -> list[Finding]
             # More than share a transaction: these meet at the locks of their customers.
             whole = [random.Random(number).sample(wires * 2, 2 * len(wires)) for number in range(LARGE_COPIES)]
             large = await _deliver(service, http, "large", whole, LARGE_COPIES, 2)
+            # So large that their copying crosses, in part with the same orders.
+            crowded = [await _crowd(service, http, number) for number in range(2 if scale.small else 10)]
             turns = asyncio.Semaphore(AT_ONCE)
             done = 0
 
@@ -165,13 +169,18 @@ async def exactly_once(scale: Scale, mutant: str | None = None) -> list[Finding]
         Finding(
             PROMISE,
             f"{len(wires)} events of {CUSTOMERS} customers: each {times} times serially,"
-            f" {copies} times concurrently and shuffled, in small batches and in large ones,"
+            f" {copies} times concurrently and shuffled, in small batches and in large ones, {CROWD_ORDERS:,} orders in"
+            f" {CROWD_COPIES} shuffles at once {len(crowded)} times,"
             f" and in {done:,} permutations of {permutations:,} with repetitions, by two web processes of which"
             f" {service.kills} were killed in between",
             f"{sum(states.values()):,} deliveries, {len(states)} state, {wrong} other than the reference;"
+            f" {sum(crowded):,} of {len(crowded) * CROWD_ORDERS:,} shuffled orders accepted;"
             f" {sum(service.statuses.values()):,} answers, {failures} of them 5xx; {row[0]} deadlocks",
             "one state, byte for byte, that of the reference; 0 5xx; 0 deadlocks",
-            kept_as_far(len(states) == 1 and wrong == failures == row[0] == 0, done == permutations),
+            kept_as_far(
+                len(states) == 1 and set(crowded) == {CROWD_ORDERS} and wrong == failures == row[0] == 0,
+                done == permutations,
+            ),
         )
     ]
 
@@ -203,6 +212,27 @@ async def _deliver(
 
     await asyncio.gather(*(sender() for _ in range(at_once)))
     return await _state(service, http, key, chance)
+
+
+async def _crowd(service: _Service, http: httpx.AsyncClient, seed: int) -> int:
+    """How many orders are accepted in all of several shuffles of the same new ones, sent at the same time."""
+    chance = random.Random(seed)
+    key = await service.workspace(http, "crowd", chance)
+    orders = [
+        {
+            "id": f"e-{number}",
+            "type": "order.placed",
+            "customer_id": f"c-{number % (CROWD_ORDERS // 4)}",
+            "occurred_at": (AS_OF - timedelta(minutes=number)).isoformat(),
+            "data": {"order_id": f"o-{number}", "amount": "1.00", "currency": "USD"},
+        }
+        for number in range(CROWD_ORDERS)
+    ]
+    shuffles = [chance.sample(orders, len(orders)) for _ in range(CROWD_COPIES)]
+    receipts = await asyncio.gather(
+        *(service.send(http, key, "/v1/events", {"events": orders}, chance) for orders in shuffles)
+    )
+    return sum(receipt.json()["accepted"] for receipt in receipts)
 
 
 async def _state(service: _Service, http: httpx.AsyncClient, key: str, chance: random.Random) -> str:

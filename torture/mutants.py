@@ -66,7 +66,7 @@ def split_batch() -> None:
 
 
 def unsorted_batch() -> None:
-    """Customers locked in whatever order."""
+    """Events copied and customers locked in whatever order."""
     from app import recording
 
     def unsorted(things: Any) -> list[Any]:
@@ -90,7 +90,7 @@ def doubled_retry() -> None:
         verdicts = await record(connection, workspace, rows, received_at, *more)
         known = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "duplicate"]
         if known:
-            _, joined = recording._changes_by(known)
+            joined = recording._form(known).joined_changes
             await customers.add_changes(connection, workspace.id, joined, received_at, settled=True)
         return verdicts
 

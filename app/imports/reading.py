@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 
 import jiter
 
-from app.candidates import EARLIEST, FUTURE_TOLERANCE, Unreadable
+from app.candidates import Unreadable
+from app.events import EARLIEST, FUTURE_TOLERANCE
 from app.imports.mapping import ImportMapping, Places
 from app.scalars import ID_PATTERN, MONEY_LIMIT, MONEY_PLACES, RATE_PLACES
 from app.store.imports import BadRow

@@ -152,9 +152,13 @@ _ADD_SETTLED_CHANGES = _add_changes(
 def join_changes(changes: Sequence[SummaryChange]) -> dict[str, str]:
     """Changes of distinct customers in sorted order as ``add_changes`` takes them; pure, and a few µs a change."""
     columns = zip(*changes, strict=True)
-    return {
-        name: join_list(column, shown) for (name, (_, shown)), column in zip(_COLUMNS.items(), columns, strict=True)
-    }
+    return {name: _joined(column, shown) for (name, (_, shown)), column in zip(_COLUMNS.items(), columns, strict=True)}
+
+
+def _joined(column: Sequence[Any], shown: Callable[[Any], str]) -> str:
+    if column.count(column[0]) == len(column):  # Of orders, one a customer, many figures are the same.
+        return "\n".join([join_list(column[:1], shown)] * len(column))
+    return join_list(column, shown)
 
 
 async def add_changes(
@@ -180,7 +184,7 @@ async def add_changes(
 
 _NEW_DAYS = text(f"""
 WITH asked AS (
-    SELECT customer_id, order_id, local_day
+    SELECT customer_id, order_id, local_day, count(*) OVER (PARTITION BY customer_id, local_day) AS orders_of_day
     FROM unnest({listed("customer_ids", "text")}, {listed("order_ids", "text")}, {listed("days", "date")})
          AS asked (customer_id, order_id, local_day)
 ),
@@ -200,7 +204,8 @@ found AS (
                      -- its midnight in UTC.
                      AND occurred_at >= CAST(asked.local_day AS timestamp) AT TIME ZONE 'UTC' - INTERVAL '1 day'
                      AND occurred_at < CAST(asked.local_day AS timestamp) AT TIME ZONE 'UTC' + INTERVAL '2 days'
-                   ORDER BY occurred_at LIMIT 1
+                   -- Those that are asked about are stored as well.
+                   ORDER BY occurred_at LIMIT 1 OFFSET asked.orders_of_day
                ) AS is_known
     FROM asked
     JOIN customer_summary AS summary USING (customer_id)
@@ -219,8 +224,9 @@ async def count_new_days(
 ) -> dict[str, int]:  # fmt: skip
     """The number of purchase days that new orders bring their customers, whose locks the caller holds.
 
-    Of each order, not stored yet, the customer, the id and the local day. Left out are customers whose orders do not
-    just add up: one that is adjusted already, or one before the last purchase day where earlier ones are adjusted.
+    Of each order, stored but not added to the summary yet, the customer, the id and the local day. Left out are
+    customers whose orders do not just add up: one that is adjusted already, or one before the last purchase day where
+    earlier ones are adjusted.
     """
     rows = await connection.execute(
         _NEW_DAYS,

@@ -1,73 +1,85 @@
-"""Events in PostgreSQL's binary COPY format, a row at a time.
+"""Events in PostgreSQL's binary COPY format, a column at a time.
 
 A batch is made of these bytes before its customers are locked: while the locks are held nothing is left to do but to
 send them. Source: the PostgreSQL manual, COPY, "Binary Format", and the ``*_recv`` functions of the types.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
+from itertools import chain, repeat
 from struct import Struct
+from typing import Any, TypeVar
 
-from app.scalars import MICROSECOND
-from app.store.copy_format import EPOCH, HEADER, JSONB_VERSION, POSITIVE, TRAILER
+import numpy as np
+
+from app.store.copy_format import EPOCH, HEADER, JSONB_VERSION, POSITIVE, TRAILER, numeric
 from app.store.events import EncodedEvents, EventRow
 
-_NULL = Struct(">i").pack(-1)
 _length = Struct(">i").pack
-_beginning = Struct(">hiii").pack
-_moments = Struct(">iqiqi").pack
-_day = Struct(">ii").pack
-_small_money = Struct(">ihhHhhh").pack
-_EPOCH_DAY = EPOCH.toordinal()
+_NULL = _length(-1)
+# Of ids, which have at most 128 characters.
+_LENGTHS = tuple(map(_length, range(4 * 128 + 1)))
+_beginning = Struct(">hii").pack
+_MOMENTS_FINGERPRINT_AND_DAY = np.dtype(
+    [
+        ("occurred_at_length", ">i4"), ("occurred_at", ">i8"),
+        ("received_at_length", ">i4"), ("received_at", ">i8"),
+        ("fingerprint_length", ">i4"), ("fingerprint", "V16"),
+        ("local_day_length", ">i4"), ("local_day", ">i4"),
+    ]
+)  # fmt: skip
 _DIGIT_PLACES = 4
+_MONEY_PLACES = 4
+
+Value = TypeVar("Value")
 
 
 def encode_events(rows: Sequence[EventRow]) -> EncodedEvents:
-    """A whole stream of rows, from header to trailer; pure, and about 3 µs a row."""
-    parts = [HEADER]
-    add = parts.extend
-    fields = len(EventRow._fields)
-    for row in rows:
-        (workspace_id, customer_id, event_id, kind, occurred_at, received_at, fingerprint, local_day, order_id,
-         amount, currency, exchange_rate, cost, data) = row  # fmt: skip
-        customer = customer_id.encode()
-        event = event_id.encode()
-        add(
-            (
-                _beginning(fields, 4, workspace_id, len(customer)),
-                customer,
-                _length(len(event)),
-                event,
-                _word(kind),
-                _moments(
-                    8,
-                    (occurred_at - EPOCH) // MICROSECOND,
-                    8,
-                    (received_at - EPOCH) // MICROSECOND,
-                    len(fingerprint),
-                ),
-                fingerprint,
-                _day(4, local_day.toordinal() - _EPOCH_DAY),
-                _NULL if order_id is None else _text(order_id),
-                _NULL if amount is None else _numeric(amount),
-                _NULL if currency is None else _word(currency),
-                _NULL if exchange_rate is None else _numeric(exchange_rate),
-                _NULL if cost is None else _numeric(cost),
-                _NULL if data is None else _json(data),
-            )
-        )
-    parts.append(TRAILER)
-    return EncodedEvents(frozenset(row.workspace_id for row in rows), b"".join(parts))
+    """A whole stream of rows, from header to trailer; pure, and about 2 µs a row.
+
+    Ids have at most 128 characters, fingerprints 16 bytes.
+    """
+    if not rows:
+        return EncodedEvents(frozenset(), HEADER + TRAILER)
+    (workspace_ids, customer_ids, event_ids, types, occurred_at, received_at, fingerprints, local_days, order_ids,
+     amounts, currencies, exchange_rates, costs, data) = zip(*rows, strict=True)  # fmt: skip
+    cells = (
+        [_beginning(len(EventRow._fields), 4, workspace_id) for workspace_id in workspace_ids],
+        _ids(customer_ids),
+        _ids(event_ids),
+        map(_word, types),
+        _moments_fingerprints_and_days(occurred_at, received_at, fingerprints, local_days),
+        _known(_ids, order_ids),
+        _known(_monies, amounts),
+        _known(lambda told: map(_word, told), currencies),
+        _known(lambda told: map(_numeric, told), exchange_rates),
+        _known(_monies, costs),
+        _known(lambda told: map(_json, told), data),
+    )
+    stream = b"".join((HEADER, *chain.from_iterable(zip(*cells, strict=False)), TRAILER))  # Nulls may go on for ever.
+    return EncodedEvents(frozenset(workspace_ids), stream)
 
 
-def _text(value: str) -> bytes:
+def _known(encode: Callable[[Sequence[Value]], Iterable[bytes]], column: Sequence[Value | None]) -> Iterable[bytes]:
+    """The cells of a column, of which ``encode`` makes those that are not null."""
+    told = [value for value in column if value is not None]
+    if not told:
+        return repeat(_NULL)
+    cells = iter(encode(told))
+    return cells if len(told) == len(column) else [_NULL if value is None else next(cells) for value in column]
+
+
+def _ids(ids: Sequence[str]) -> list[bytes]:
+    return [_LENGTHS[len(encoded)] + encoded for encoded in map(str.encode, ids)]
+
+
+@lru_cache(maxsize=1_024)
+def _word(value: str) -> bytes:
+    """A text that comes again and again: a type of events, or a currency."""
     encoded = value.encode()
     return _length(len(encoded)) + encoded
-
-
-_word = lru_cache(maxsize=1_024)(_text)
-"""Of texts that come again and again: types of events, and currencies."""
 
 
 def _json(value: str) -> bytes:
@@ -75,12 +87,47 @@ def _json(value: str) -> bytes:
     return _length(1 + len(encoded)) + JSONB_VERSION + encoded
 
 
+def _moments_fingerprints_and_days(
+    occurred_at: Sequence[datetime],
+    received_at: Sequence[datetime],
+    fingerprints: Sequence[bytes],
+    local_days: Sequence[date],
+) -> list[bytes]:
+    table = np.empty(len(occurred_at), dtype=_MOMENTS_FINGERPRINT_AND_DAY)
+    table["occurred_at_length"] = table["received_at_length"] = 8
+    table["fingerprint_length"], table["local_day_length"] = 16, 4
+    table["occurred_at"] = _microseconds(occurred_at)
+    one = received_at.count(received_at[0]) == len(received_at)
+    table["received_at"] = _microseconds(received_at[:1] if one else received_at)
+    table["fingerprint"] = np.frombuffer(b"".join(fingerprints), dtype="V16")
+    table["local_day"] = np.fromiter(map(date.toordinal, local_days), np.int64) - EPOCH.toordinal()
+    return _bytes_of(table)
+
+
+def _microseconds(moments: Sequence[datetime]) -> Any:
+    """Since the format's epoch. Seconds as a float are exact to less than half a microsecond until the year 2242."""
+    seconds = np.fromiter(map(datetime.timestamp, moments), np.float64)
+    return np.rint(seconds * 1e6).astype(np.int64) - round(EPOCH.timestamp() * 1e6)
+
+
+def _bytes_of(table: Any) -> list[bytes]:
+    """The bytes of each element of an array."""
+    cells: list[bytes] = table.view(f"V{table.itemsize}").tolist()
+    return cells
+
+
+def _monies(monies: Sequence[Decimal]) -> Iterable[bytes]:
+    shown = list(map(str, monies))
+    if any(text[-1 - _MONEY_PLACES : -_MONEY_PLACES] != "." for text in shown):
+        return map(_numeric, monies)
+    # Text is read as an integer faster than a Decimal is asked for its digits.
+    cells = numeric(np.array(list(map(int, " ".join(shown).replace(".", "").split())))).cells
+    return _bytes_of(cells.view(f"V{cells.shape[1]}")[:, 0])
+
+
 def _numeric(value: Decimal) -> bytes:
     """A finite number of at least zero, with as many decimals as it tells."""
     whole, _, decimals = format(value, "f").partition(".")
-    if len(decimals) == _DIGIT_PLACES and len(whole) <= _DIGIT_PLACES:
-        # Nearly all money: a digit of base 10,000 before the decimal point and one after it.
-        return _small_money(12, 2, 0, POSITIVE, _DIGIT_PLACES, int(whole), int(decimals))
     # The server drops the zeros before and after.
     digits = whole.zfill(-(-len(whole) // _DIGIT_PLACES) * _DIGIT_PLACES)
     weight = len(digits) // _DIGIT_PLACES - 1

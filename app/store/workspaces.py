@@ -29,6 +29,12 @@ class Workspace:
         """The calendar day of a moment in the workspace's time zone."""
         return moment.astimezone(self.time_zone).date()
 
+    def local_days(self, moments: Sequence[datetime]) -> list[date]:
+        """The same of many moments in UTC."""
+        if self.time_zone.key == "UTC":
+            return list(map(datetime.date, moments))
+        return [moment.astimezone(self.time_zone).date() for moment in moments]
+
 
 @dataclass(frozen=True, slots=True)
 class KeyHolder:

@@ -29,7 +29,7 @@ _ROWS = st.lists(
         type=st.sampled_from(["order.placed", "order.refunded", "complaint.opened"]),
         occurred_at=_MOMENTS,
         received_at=_MOMENTS,
-        fingerprint=st.binary(max_size=16),
+        fingerprint=st.binary(min_size=16, max_size=16),
         local_day=st.dates(date(1969, 12, 31), date(2100, 1, 1)),
         order_id=st.none() | _TEXTS,
         amount=st.none() | _MONEY,
