@@ -26,6 +26,9 @@ _PIECE = 250
 """So many events are looked at together: a call for all would let nothing else happen meanwhile, and one event that is
 not valid has so many read one by one."""
 
+FEWEST_TOGETHER = 5
+"""Fewer are read faster one by one."""
+
 
 class Unreadable:
     """Stands where an event should be that could not even be parsed; ``detail`` says why."""
@@ -49,7 +52,8 @@ def prepare(workspace: Workspace, items: Sequence[Any], received_at: datetime) -
     for start in range(0, len(items), _PIECE):
         piece = items[start : start + _PIECE]
         plain = [place for place, item in enumerate(piece) if is_plain(workspace, item)]
-        rows = read_plain_orders(workspace, [piece[place] for place in plain], received_at) if plain else None
+        together = len(plain) >= FEWEST_TOGETHER
+        rows = read_plain_orders(workspace, [piece[place] for place in plain], received_at) if together else None
         if rows is not None and len(plain) == len(piece):
             candidates.rows += rows
             candidates.places += range(start, start + len(piece))

@@ -31,6 +31,7 @@ from app.api.routes import (
     values,
     workspaces,
 )
+from app.api.shortcuts import Shortcuts
 from app.api.tracing import make_tracer
 from app.fits import Fits
 from app.garbage import collect_rarely
@@ -121,16 +122,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         audit,
         metrics,
     ):
-        if module is values:
-            app.include_router(values.customer_router)
         app.include_router(module.router)
     problems.install(app)
     customise_openapi(app, list(app.routes))
-    # What is asked most stands before all others, and by itself: the routes of a router are looked through twice.
-    for router in (events.router, values.customer_router):
-        app.router.routes[:] = [
-            *router.routes,
-            *(route for route in app.router.routes if getattr(route, "original_router", None) is not router),
-        ]
-    app.add_middleware(RequestMiddleware, limits=app.state.limits, observation=Observation(app.state.metrics, tracer))
+    app.add_middleware(
+        RequestMiddleware,
+        limits=app.state.limits,
+        observation=Observation(app.state.metrics, tracer),
+        shortcuts=Shortcuts((*events.SHORTCUTS, *values.SHORTCUTS)),
+    )
     return app

@@ -97,9 +97,10 @@ _ORDERS = st.builds(
 @example(items=[order(channel="web"), order(id="e-2", order_id="o-2", amount=Decimal("3.5"))])
 @example(items=[order(id="a\nb")])
 def test_a_batch_is_read_as_one_by_one(items: list[Any]) -> None:
-    with patch.object(candidates, "is_plain", lambda *_: False):
+    with patch.object(candidates, "FEWEST_TOGETHER", len(items) + 1):
         one_by_one = prepare(BERLIN, items, NOW)
-    assert prepare(BERLIN, items, NOW) == one_by_one
+    with patch.object(candidates, "FEWEST_TOGETHER", 1):
+        assert prepare(BERLIN, items, NOW) == one_by_one
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import logs
 from app.api.limits import HELD_BACK_S, Limits, Turns
 from app.api.observation import CLIENT_GONE, Observation
 from app.api.problems import http_problem, problem_response, told
+from app.api.shortcuts import Shortcuts, answer
 from app.errors import RateLimited
 from app.store import wall
 
@@ -62,8 +63,9 @@ STREAMING_PATHS = ("/v1/events", "/v1/imports")
 
 
 class RequestMiddleware:
-    def __init__(self, app: ASGIApp, limits: Limits, observation: Observation) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, observation: Observation, shortcuts: Shortcuts) -> None:
         self.app = app
+        self._shortcuts = shortcuts
         self._limits = limits
         self._observation = observation
 
@@ -112,7 +114,7 @@ class RequestMiddleware:
                     # Taken in before the turn begins: whoever sends slowly keeps nobody waiting.
                     await body.take_in()
                     await turn.begin(self._limits.turns, account)
-            await self.app(scope, body.receive, send_with_headers)
+            await self._answer(scope, body.receive, send_with_headers)
         except RateLimited as error:
             # Not all that were refused together are to be back together.
             await asyncio.sleep(random.uniform(*HELD_BACK_S))  # noqa: S311
@@ -135,6 +137,11 @@ class RequestMiddleware:
             seconds = time.perf_counter() - began
             name = workspace.name if workspace else None
             self._observation.end(scope, status or CLIENT_GONE, seconds, name, span)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        shortcut = self._shortcuts.find(scope)
+        response = await answer(shortcut, Request(scope, receive, send)) if shortcut is not None else None
+        await (self.app if response is None else response)(scope, receive, send)
 
 
 def _shares_reads(scope: Scope) -> bool:

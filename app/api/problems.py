@@ -94,10 +94,6 @@ def problem_response(
     return JSONResponse(problem.model_dump(), status.value, headers=headers, media_type=MEDIA_TYPE)
 
 
-async def _domain_error(_request: Request, error: errors.PerennialError) -> JSONResponse:
-    return told(error)
-
-
 def told(error: errors.PerennialError) -> JSONResponse:
     """The problem document of a domain error."""
     headers = {}
@@ -148,18 +144,25 @@ def http_problem(status: int, headers: dict[str, str] | None = None) -> JSONResp
     )
 
 
-async def _other_error(request: Request, error: Exception) -> JSONResponse:
+def problem_of(error: Exception) -> JSONResponse:
+    """The problem document of an error of ours, of the database, or of anything else that went wrong."""
+    if isinstance(error, errors.PerennialError):
+        return told(error)
     if is_outage(error):
         logger.warning("database unavailable: %s", type(error).__name__)
-        return await _domain_error(request, errors.Unavailable("The database can't be reached now; try again."))
+        return told(errors.Unavailable("The database can't be reached now; try again."))
     logger.error("unexpected error", exc_info=error)
     return problem_response(500, "internal_error", "Something went wrong on our side.")
+
+
+async def _other_error(_request: Request, error: Exception) -> JSONResponse:
+    return problem_of(error)
 
 
 def install(app: FastAPI) -> None:
     """Answer every error of the app with a problem document."""
     handlers: dict[type[Exception], Any] = {
-        errors.PerennialError: _domain_error,
+        errors.PerennialError: _other_error,
         RequestValidationError: _validation_error,
         HTTPException: _http_error,
         DBAPIError: _other_error,

@@ -1,13 +1,12 @@
 """What customers are worth: one, a list, or those asked for."""
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from app import live, stored_values
@@ -25,6 +24,7 @@ from app.api.dependencies import (
     read_for_holder,
 )
 from app.api.problems import responses
+from app.api.shortcuts import Shortcut
 from app.errors import InvalidRequest
 from app.fits import Fits
 from app.scalars import Id, Instant, SignedMoney
@@ -33,38 +33,6 @@ from app.store.workspaces import KeyHolder
 from app.value import Abc, Churn, Clv, Rfm, Value
 
 MOST_IDS = 1_000
-
-
-class _PlainRoute(APIRoute):
-    """The shortest way through the framework to a customer's value, for requests with nothing in them to look at.
-
-    FastAPI takes longer to see to the parameters and dependencies of a request than the value takes to read. What it
-    would see to is done here for an id, a query and a language that can't be wrong; any other request goes the usual
-    way, and both ways answer the same.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        usual = super().get_route_handler()
-        part = self.path.rpartition("/")[2]
-        told = _TOLD[part]
-
-        async def handler(request: Request) -> Response:
-            source = _PLAIN_QUERIES.get(request.scope["query_string"])
-            customer_id = request.path_params["customer_id"]
-            languages = request.headers.get("accept-language", "")
-            if source is None or not _PLAIN_ID.fullmatch(customer_id) or len(languages) > LONGEST_LANGUAGES:
-                return await usual(request)
-            state, language = request.app.state, preferred_language(languages)
-            read = live.live_value if source == "live" else stored_values.cached_value
-
-            def of(holder: KeyHolder) -> Coroutine[Any, Any, Value]:
-                return read(state.engine, state.fits, holder.workspace, customer_id, language=language)
-
-            value = await read_for_holder(request, "scores:read", of)
-            content = told.dump_json(value if part == "value" else getattr(value, part))
-            return Response(content, media_type="application/json", headers={"Vary": "Accept-Language"})
-
-        return handler
 
 
 _PLAIN_QUERIES = {b"": "live", b"source=live": "live", b"source=cached": "cached"}
@@ -77,8 +45,32 @@ _TOLD: dict[str, TypeAdapter[Any]] = {
     "churn": TypeAdapter(Churn),
 }
 
+
+def _shortcut(part: str) -> Shortcut:
+    """For requests with nothing in them to look at: an id, a query and a language that can't be wrong."""
+    told = _TOLD[part]
+
+    async def endpoint(request: Request) -> Response | None:
+        source = _PLAIN_QUERIES.get(request.scope["query_string"])
+        customer_id = request.path_params["customer_id"]
+        languages = request.headers.get("accept-language", "")
+        if source is None or not _PLAIN_ID.fullmatch(customer_id) or len(languages) > LONGEST_LANGUAGES:
+            return None
+        state, language = request.app.state, preferred_language(languages)
+        read = live.live_value if source == "live" else stored_values.cached_value
+
+        def of(holder: KeyHolder) -> Coroutine[Any, Any, Value]:
+            return read(state.engine, state.fits, holder.workspace, customer_id, language=language)
+
+        value = await read_for_holder(request, "scores:read", of)
+        content = told.dump_json(value if part == "value" else getattr(value, part))
+        return Response(content, media_type="application/json", headers={"Vary": "Accept-Language"})
+
+    return Shortcut("GET", f"/v1/customers/{{customer_id}}/{part}", endpoint)
+
+
+SHORTCUTS = tuple(map(_shortcut, _TOLD))
 router = APIRouter(tags=["values"])
-customer_router = APIRouter(tags=["values"], route_class=_PlainRoute)
 
 
 async def _fits(request: Request) -> Fits:
@@ -166,7 +158,7 @@ CustomerValue = Annotated[Value, Depends(_value)]
 _RESPONSES = responses(404, 409, 410)
 
 
-@customer_router.get(
+@router.get(
     "/v1/customers/{customer_id}/value",
     summary="What a customer is worth",
     response_model=Value,
@@ -177,21 +169,19 @@ async def get_customer_value(value: Annotated[Value, Depends(_explained_value)])
     return value
 
 
-@customer_router.get(
-    "/v1/customers/{customer_id}/rfm", summary="A customer's RFM", response_model=Rfm, responses=_RESPONSES
-)
+@router.get("/v1/customers/{customer_id}/rfm", summary="A customer's RFM", response_model=Rfm, responses=_RESPONSES)
 async def get_customer_rfm(value: CustomerValue) -> Rfm:
     return value.rfm
 
 
-@customer_router.get(
+@router.get(
     "/v1/customers/{customer_id}/abc", summary="A customer's ABC grade", response_model=Abc, responses=_RESPONSES
 )
 async def get_customer_abc(value: CustomerValue) -> Abc:
     return value.abc
 
 
-@customer_router.get(
+@router.get(
     "/v1/customers/{customer_id}/clv",
     summary="A customer's lifetime value",
     response_model=Clv,
@@ -201,7 +191,7 @@ async def get_customer_clv(value: CustomerValue) -> Clv:
     return value.clv
 
 
-@customer_router.get(
+@router.get(
     "/v1/customers/{customer_id}/churn",
     summary="Whether and why a customer leaves",
     response_model=Churn,
