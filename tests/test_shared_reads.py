@@ -77,4 +77,36 @@ async def test_a_read_is_bounded_and_the_rest_follows(monkeypatch: pytest.Monkey
     answers = await asyncio.gather(*(reads.get("a", str(number)) for number in range(7)))
     assert answers == [f"old {number}" for number in range(7)]
     assert [len(items) for _, items in read.asked] == [3, 3, 1]
+
+
+async def test_a_group_that_nobody_asks_for_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_reads, "KEPT_S", 0.01)
+    reads: SharedReads[str, str] = SharedReads(Counted())
+    await asyncio.gather(reads.get("a", "1"), reads.get("a", "2"))
+    await asyncio.sleep(0.02)
     assert not reads._groups
+
+
+async def _those_who_ask_again(apart: int) -> list[int]:
+    """Numbers of those answered together, where two ask again a little apart after a long read of so many."""
+    read = Counted()
+    reads: SharedReads[str, str] = SharedReads(read)
+    read.go.clear()
+    first = [asyncio.create_task(reads.get("a", str(number))) for number in range(apart)]
+    await asyncio.sleep(0.02)
+    read.go.set()
+    await asyncio.gather(*first)
+    again = [asyncio.create_task(reads.get("a", "1"))]
+    for _ in range(4):
+        await asyncio.sleep(0)
+    again.append(asyncio.create_task(reads.get("a", "2")))
+    await asyncio.gather(*again)
+    return [len(items) for _, items in read.asked]
+
+
+async def test_after_a_long_read_the_next_waits_for_company() -> None:
+    assert await _those_who_ask_again(2) == [2, 2]
+
+
+async def test_who_reads_alone_waits_for_nobody() -> None:
+    assert await _those_who_ask_again(1) == [1, 1, 1]

@@ -171,7 +171,11 @@ def log_likelihood(
 
 
 def _log_odds_gone(
-    params: Mapping[str, float], x: FloatArray, t_x: FloatArray, T: FloatArray, first_may_leave: bool
+    params: Mapping[str, float] | Mapping[str, FloatArray],
+    x: FloatArray,
+    t_x: FloatArray,
+    T: FloatArray,
+    first_may_leave: bool,
 ) -> FloatArray:
     r, alpha, a, b = (params[name] for name in NAMES)
     gap = (r + x) * np.log1p((T - t_x) / (alpha + t_x))
@@ -186,7 +190,12 @@ def _log_odds_gone(
 
 
 def p_alive(
-    params: Mapping[str, float], x: FloatArray, t_x: FloatArray, T: FloatArray, *, first_may_leave: bool
+    params: Mapping[str, float] | Mapping[str, FloatArray],
+    x: FloatArray,
+    t_x: FloatArray,
+    T: FloatArray,
+    *,
+    first_may_leave: bool,
 ) -> FloatArray:
     """Return the probability that each customer has not left by T, shape (n,)."""
     result: FloatArray = expit(-_log_odds_gone(params, x, t_x, T, first_may_leave))
@@ -241,6 +250,42 @@ def growth_if_alive(
             part = rough[start : start + 256]
             reach = horizons / (params["alpha"] + T[part, None])
             result[part] = thinned_growth(theta[0] + x[part], theta[1], theta[2] + x[part], reach) @ coefficients
+    return result
+
+
+def expected_at(
+    points: Sequence[Mapping[str, float]],
+    x: FloatArray,
+    t_x: FloatArray,
+    T: FloatArray,
+    horizon: float,
+    *,
+    first_may_leave: bool,
+) -> FloatArray | None:
+    """Return the expected purchases in the horizon of a few customers by each of several parameters, shape (p, n).
+
+    The same as `p_alive` times `growth_if_alive` of each, in as many steps as one takes; None where an expansion does
+    not hold.
+    """
+    params = {name: np.array([[point[name]] for point in points]) for name in NAMES}
+    alpha, shift = params["alpha"], 1.0 if first_may_leave else 0.0
+    x_values, x_index = distinct(x)
+    T_values, T_index = distinct(T)
+    # All expansions are of log(1 + w) over the same span, so that they have as many terms each.
+    span = float(np.log1p(horizon / alpha.min()))
+    ones = [
+        _expansion_of_one(point["r"], point["a"], point["b"] + shift, frequency, span)
+        for point in points
+        for frequency in x_values.tolist()
+    ]
+    if not all(smooth.all() for _, smooth in ones):
+        return None
+    expansion = np.concatenate([found for found, _ in ones]).reshape(len(points), x_values.size, -1)
+    w = horizon / (alpha + T_values)
+    angle = np.arccos(np.minimum(2 / span * np.log1p(w) - 1, 1.0))
+    polynomials = np.cos(angle[:, None, :] * np.arange(expansion.shape[2])[:, None])
+    growth = np.matmul(expansion, polynomials) * w[:, None, :]
+    result: FloatArray = p_alive(params, x, t_x, T, first_may_leave=first_may_leave) * growth[:, x_index, T_index]
     return result
 
 

@@ -7,7 +7,7 @@ ever: use the chance of another purchase, not `p_alive`, to tell who is lost. Ti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from numpy.typing import ArrayLike
 
@@ -67,6 +67,13 @@ def growth_if_alive(
 ) -> FloatArray:
     """Return coefficient-weighted sums over horizons of expected purchases if alive at T (eq. 10), shape (n, m)."""
     return betageometric.growth_if_alive(params, x, T, horizons, coefficients, first_may_leave=False)
+
+
+def expected_at(
+    points: Sequence[Mapping[str, float]], x: FloatArray, t_x: FloatArray, T: FloatArray, horizon: float
+) -> FloatArray | None:
+    """Return the expected purchases of a few customers by each of several parameters, shape (p, n)."""
+    return betageometric.expected_at(points, x, t_x, T, horizon, first_may_leave=False)
 
 
 def chance_if_alive(

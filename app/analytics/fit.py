@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,21 @@ class FittedModel:
     covariance: tuple[tuple[float, ...], ...]
     customers: int
     components: tuple[Component, ...] = ()
+
+    @cached_property
+    def moved_params(self) -> tuple[dict[str, float], ...]:
+        """Parameters one standard deviation off along each axis of the covariance of their logarithms.
+
+        The squared changes of a logarithmic figure over the axes add up to its variance, exactly where it is linear in
+        them. Empty without a covariance.
+        """
+        if not self.covariance:
+            return ()
+        names = list(self.standard_errors)
+        theta = np.array([self.params[name] for name in names])
+        axes = np.linalg.cholesky(np.array(self.covariance) / np.outer(theta, theta))
+        points = np.clip(theta * np.exp(axes.T), SMALLEST_PARAMETER, max(LARGEST_PARAMETER, float(theta.max())))
+        return tuple(self.params | dict(zip(names, point, strict=True)) for point in points.tolist())
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, dicts and numbers that JSON can hold; `from_dict` is the inverse."""

@@ -10,7 +10,7 @@ parameters, widens both sides as independent errors do: by the root of the sum o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from app.analytics import predictive
-from app.analytics.fit import LARGEST_PARAMETER, SMALLEST_PARAMETER, FittedModel, FloatArray, IntArray, check_customers
+from app.analytics.fit import FittedModel, FloatArray, IntArray, check_customers
 from app.analytics.gamma_gamma import FittedSpend, purchase_value
 from app.analytics.tabulation import Block, TablesOfFit, blocks, count_table, kept_block, value_table
 
@@ -206,47 +206,31 @@ def _standard_error(
     """Return the standard error of the logarithm of each expected value that the parameters leave, shape (n,)."""
     total, error = np.zeros_like(x), np.zeros_like(x)
     for member, weight in predictive.members(fitted, x):
+        points = [member.params, *member.moved_params]
         model = predictive.MODELS[member.model]
-
-        def expected(params: dict[str, float], model: predictive.PurchaseModel = model) -> FloatArray:
-            growth = model.growth_if_alive(params, x, t_x, T, np.array([horizon]), np.ones((1, 1)))
-            return model.p_alive(params, x, t_x, T) * growth[:, 0]
-
-        centre = expected(member.params)
+        centre, *moved = predictive.expected_by_each(model, points, x, t_x, T, horizon)
         total += weight * centre
         # Members were fitted on the same customers, so their errors go together.
-        error += weight * centre * np.sqrt(_log_variance(member, expected, centre))
+        error += weight * centre * np.sqrt(_log_variance(moved, centre))
     variance = np.square(np.divide(error, total, out=np.zeros_like(x), where=total > 0))
     if spend.gamma_gamma is not None:
 
-        def worth(params: dict[str, float]) -> FloatArray:
+        def worth(params: Mapping[str, float]) -> FloatArray:
             p, q, v = params["p"], params["q"], params["v"]
             # A draw with q below 1 has no mean for newcomers; the least q that has a sensible one stands for it.
             return p * (v + x * mean) / (p * x + max(q, 1.05) - 1)
 
-        variance += _log_variance(spend.gamma_gamma, worth, worth(spend.gamma_gamma.params))
+        moved = [worth(point) for point in spend.gamma_gamma.moved_params]
+        variance += _log_variance(moved, worth(spend.gamma_gamma.params))
     return np.sqrt(variance)
 
 
-def _log_variance(
-    fitted: FittedModel, figure: Callable[[dict[str, float]], FloatArray], centre: FloatArray
-) -> FloatArray | float:
-    """Return the variance of the logarithm of a figure over the normal law of the log parameters.
-
-    The squared changes over one standard deviation along each axis of the covariance add up to it, exactly where the
-    logarithm is linear.
-    """
-    if not fitted.covariance:
-        return 0.0
-    names = list(fitted.standard_errors)
-    theta = np.array([fitted.params[name] for name in names])
-    axes = np.linalg.cholesky(np.array(fitted.covariance) / np.outer(theta, theta))
-    variance = np.zeros_like(centre)
-    for axis in axes.T:
-        point = np.clip(theta * np.exp(axis), SMALLEST_PARAMETER, max(LARGEST_PARAMETER, float(theta.max())))
-        params = fitted.params | dict(zip(names, point.tolist(), strict=True))
-        ratio = np.divide(figure(params), centre, out=np.ones_like(centre), where=centre > 1e-280)
-        variance += np.log(np.maximum(ratio, 1e-300)) ** 2
+def _log_variance(moved: Sequence[FloatArray], centre: FloatArray) -> FloatArray:
+    """Return the variance of the logarithm of a figure that is ``centre``, and ``moved`` by each of the points."""
+    if not moved:
+        return np.zeros_like(centre)
+    ratio = np.divide(moved, centre, out=np.ones((len(moved), centre.size)), where=centre > 1e-280)
+    variance: FloatArray = np.square(np.log(np.maximum(ratio, 1e-300))).sum(axis=0)
     return variance
 
 

@@ -196,7 +196,9 @@ def log_likelihood(params: Mapping[str, float], x: FloatArray, t_x: FloatArray, 
     return result
 
 
-def _log_odds_gone(params: Mapping[str, float], x: FloatArray, t_x: FloatArray, T: FloatArray) -> FloatArray:
+def _log_odds_gone(
+    params: Mapping[str, float] | Mapping[str, FloatArray], x: FloatArray, t_x: FloatArray, T: FloatArray
+) -> FloatArray:
     r, alpha, s, beta = (params[name] for name in NAMES)
     integral = power_integral(alpha, beta, r + x, s + 1, t_x, T)
     with np.errstate(divide="ignore"):
@@ -208,7 +210,9 @@ def _log_odds_gone(params: Mapping[str, float], x: FloatArray, t_x: FloatArray, 
     return result
 
 
-def p_alive(params: Mapping[str, float], x: FloatArray, t_x: FloatArray, T: FloatArray) -> FloatArray:
+def p_alive(
+    params: Mapping[str, float] | Mapping[str, FloatArray], x: FloatArray, t_x: FloatArray, T: FloatArray
+) -> FloatArray:
     """Return P(alive at T), shape (n,), in [0, 1] (Schmittlein et al. 1987, eq. 11)."""
     result: FloatArray = expit(-_log_odds_gone(params, x, t_x, T))
     return result
@@ -238,6 +242,22 @@ def growth_if_alive(
     lived = (length * exprel((1 - s) * length)) @ coefficients
     lived *= ((beta + T_values) / (alpha + T_values))[:, None]
     result: FloatArray = lived[T_index] * (r + x)[:, None]
+    return result
+
+
+def expected_at(
+    points: Sequence[Mapping[str, float]], x: FloatArray, t_x: FloatArray, T: FloatArray, horizon: float
+) -> FloatArray:
+    """Return the expected purchases in the horizon of a few customers by each of several parameters, shape (p, n).
+
+    The same as `p_alive` times `growth_if_alive` of each, in as many steps as one takes.
+    """
+    params = {name: np.repeat([point[name] for point in points], x.size) for name in NAMES}
+    x, t_x, T = (np.tile(figure, len(points)) for figure in (x, t_x, T))
+    r, alpha, s, beta = (params[name] for name in NAMES)
+    length = np.log1p(horizon / (beta + T))
+    growth = length * exprel((1 - s) * length) * ((beta + T) / (alpha + T)) * (r + x)
+    result: FloatArray = (p_alive(params, x, t_x, T) * growth).reshape(len(points), -1)
     return result
 
 

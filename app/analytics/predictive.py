@@ -6,7 +6,7 @@ any number of customers; a customer's figure does not depend on who else is scor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 STEP_DAYS = 30.0
+FEW_CUSTOMERS = 32
 DAYS_IN_YEAR = 365.0
 
 Params = Mapping[str, float]
@@ -50,6 +51,8 @@ class PurchaseModel:
     growth_if_alive: Callable[[Params, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray], FloatArray]
     chance_if_alive: Callable[[Params, FloatArray, FloatArray, FloatArray, float], FloatArray]
     log_pmf_if_alive: Callable[[Params, FloatArray, FloatArray, FloatArray, float, FloatArray], FloatArray]
+    expected_at: Callable[[Sequence[Params], FloatArray, FloatArray, FloatArray, float], FloatArray | None] | None
+    """Expected purchases of a few customers by each of several parameters; None where it is no faster than by one."""
 
 
 MODELS: dict[str, PurchaseModel] = {
@@ -60,6 +63,7 @@ MODELS: dict[str, PurchaseModel] = {
         growth_if_alive=module.growth_if_alive,
         chance_if_alive=module.chance_if_alive,
         log_pmf_if_alive=module.log_pmf_if_alive,
+        expected_at=getattr(module, "expected_at", None),
     )
     for name, module in (
         ("bg_nbd", bgnbd),
@@ -178,6 +182,20 @@ def score(
         total[2] += weight * alive
         total[3] += weight * alive * model.chance_if_alive(params, x, t_x, T, horizon)
     return PurchaseScores(*total)
+
+
+def expected_by_each(
+    model: PurchaseModel, points: Sequence[Params], x: FloatArray, t_x: FloatArray, T: FloatArray, horizon: float
+) -> FloatArray:
+    """Return the expected purchases in the horizon of each customer by each of several parameters, shape (p, n)."""
+    if x.size <= FEW_CUSTOMERS and model.expected_at is not None:
+        found = model.expected_at(points, x, t_x, T, horizon)
+        if found is not None:
+            return found
+    ends, one = np.array([horizon]), np.ones((1, 1))
+    return np.stack(
+        [model.p_alive(point, x, t_x, T) * model.growth_if_alive(point, x, t_x, T, ends, one)[:, 0] for point in points]
+    )
 
 
 def members(fitted: FittedModel, x: FloatArray) -> list[tuple[FittedModel, FloatArray]]:

@@ -107,14 +107,18 @@ RULE_LIMITS = np.array([0.4, 4.9, 14.0, 25.0, 45.0, 140.0])
 
 
 def power_integral_rule(
-    alpha: float, beta: float, c: FloatArray, d: float, low: FloatArray, high: FloatArray
+    alpha: float | FloatArray,
+    beta: float | FloatArray,
+    c: FloatArray,
+    d: float | FloatArray,
+    low: FloatArray,
+    high: FloatArray,
 ) -> tuple[FloatArray, IntArray]:
     """Return the length in logarithmic time that matters for each power integral, and how hard it is.
 
     See `power_integral_nodes`. The second array is the index into `RULES` of a rule that is exact to about 1e-12.
     """
-    least = min(alpha, beta)
-    scale = least + low
+    scale = np.minimum(alpha, beta) + low
     length = np.log1p((high - low) / scale)
     decay = c * (scale / (alpha + low)) + d * (scale / (beta + low)) - 1
     useful = np.where(decay * length > TAIL, TAIL / np.maximum(decay, 1e-300), length)
@@ -125,7 +129,13 @@ def power_integral_rule(
 
 
 def power_integral_nodes(
-    alpha: float, beta: float, c: FloatArray, d: float, low: FloatArray, useful: FloatArray, rule: int
+    alpha: float | FloatArray,
+    beta: float | FloatArray,
+    c: FloatArray,
+    d: float | FloatArray,
+    low: FloatArray,
+    useful: FloatArray,
+    rule: int,
 ) -> tuple[FloatArray, FloatArray]:
     """Return times and positive terms of int_low^high ((alpha+low)/(alpha+u))^c ((beta+low)/(beta+u))^d du.
 
@@ -138,7 +148,7 @@ def power_integral_nodes(
         Times u - low, and weights times integrand: the sum over the first axis is the integral.
     """
     nodes, weights = gauss_legendre(rule)
-    scale = min(alpha, beta) + low
+    scale = np.minimum(alpha, beta) + low
     y = useful * nodes[:, None]
     elapsed = np.expm1(y)
     elapsed *= scale
@@ -151,7 +161,14 @@ def power_integral_nodes(
     return elapsed, power
 
 
-def power_integral(alpha: float, beta: float, c: FloatArray, d: float, low: FloatArray, high: FloatArray) -> FloatArray:
+def power_integral(
+    alpha: float | FloatArray,
+    beta: float | FloatArray,
+    c: FloatArray,
+    d: float | FloatArray,
+    low: FloatArray,
+    high: FloatArray,
+) -> FloatArray:
     """Return int_low^high ((alpha+low)/(alpha+u))^c ((beta+low)/(beta+u))^d du, shape (n,), relative error < 1e-11."""
     useful, rule_index = power_integral_rule(alpha, beta, c, d, low, high)
     present = np.flatnonzero(np.bincount(rule_index))
@@ -164,7 +181,8 @@ def power_integral(alpha: float, beta: float, c: FloatArray, d: float, low: Floa
         rows = np.flatnonzero(rule_index == index)
         for start in range(0, rows.size, 8192):
             part = rows[start : start + 8192]
-            _, term = power_integral_nodes(alpha, beta, c[part], d, low[part], useful[part], rule)
+            alphas, betas, ds = (of if isinstance(of, float) else of[part] for of in (alpha, beta, d))
+            _, term = power_integral_nodes(alphas, betas, c[part], ds, low[part], useful[part], rule)
             result[part] = term.sum(axis=0)
     return result
 

@@ -189,3 +189,31 @@ def test_impossible_histories_are_refused(rows: tuple[list[float], list[float], 
 def test_impossible_horizons_and_rates_are_refused(horizon: float, rate: float) -> None:
     with pytest.raises(ValueError, match=r"horizon_days|annual_rate"):
         predictive.score(given_params("bg_nbd", PARAMS["bg_nbd"]), [0], [0], [1], horizon, rate)
+
+
+@pytest.mark.parametrize("model", NAMES)
+@given(
+    histories=st.lists(
+        st.tuples(st.integers(0, 400), st.integers(0, 900), st.integers(0, 900)), min_size=1, max_size=12
+    ),
+    scales=st.lists(st.tuples(*[st.floats(0.5, 2.0)] * 4), min_size=1, max_size=5),
+    horizon=st.sampled_from([1.0, 39.0, 365.0, 3_650.0]),
+)
+def test_a_few_customers_have_by_many_parameters_what_they_have_by_each(
+    model: str,
+    histories: list[tuple[int, int, int]],
+    scales: list[tuple[float, ...]],
+    horizon: float,
+) -> None:
+    x = np.array([float(count if t_x else 0) for count, t_x, _ in histories])
+    t_x = np.array([float(at if count else 0) for count, at, _ in histories])
+    T = t_x + np.array([float(since) for _, _, since in histories])
+    names = ("r", "alpha", "s", "beta") if model == "pareto_nbd" else ("r", "alpha", "a", "b")
+    points = [
+        PARAMS[model] | {name: PARAMS[model][name] * scale for name, scale in zip(names, each, strict=True)}
+        for each in scales
+    ]
+    found = predictive.expected_by_each(predictive.MODELS[model], points, x, t_x, T, horizon)
+    for point, each in zip(points, found, strict=True):
+        alone = predictive.expected_purchases(given_params(model, point), x, t_x, T, horizon)
+        assert each == pytest.approx(alone, rel=1e-9, abs=1e-300)
