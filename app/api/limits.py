@@ -149,15 +149,17 @@ class Limits:
     def count(self, workspace: Workspace | None) -> int:
         """Count a request; answers the account that it counts for. Raises ``RateLimited``."""
         number, now = workspace.id if workspace else _STRANGERS, time.monotonic()
-        if number != self._last[0]:
-            self._last_other = self._last
-        self._last = number, now
+        if workspace is not None:  # Whoever tries keys keeps nobody waiting.
+            if number != self._last[0]:
+                self._last_other = self._last
+            self._last = number, now
         self._rates.count(number, now)
         return number
 
-    def others_call(self) -> bool:
-        """Whether another account than the one counted last has called lately."""
-        return self._last[1] - self._last_other[1] < COMPANY_S
+    def others_call(self, account: int) -> bool:
+        """Whether another workspace than that of this account has called lately."""
+        _, called_at = self._last_other if self._last[0] == account else self._last
+        return time.monotonic() - called_at < COMPANY_S
 
 
 class BatchTurns:

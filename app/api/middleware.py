@@ -108,7 +108,7 @@ class RequestMiddleware:
             if authorization and not scope["path"].startswith(_UNLIMITED_PATHS):
                 account = self._limits.count(workspace)
                 if _shares_reads(scope):
-                    if self._limits.others_call():
+                    if self._limits.others_call(account):
                         await turn.begin(self._limits.read_turns, account)
                 elif scope["path"] not in STREAMING_PATHS:
                     # Taken in before the turn begins: whoever sends slowly keeps nobody waiting.
