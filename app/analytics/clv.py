@@ -351,7 +351,7 @@ def value_clv(
     if fit.spread:
         factor = worth / purchase_value(spend, x, amount)
         low, high = np.minimum(low * factor, high * factor), np.maximum(low * factor, high * factor)
-    churned = 1.0 - predictive.probability_of_purchase(fit.purchases, x, t_x, T, churn_horizon_days)
+    churned = 1.0 - predictive.probability_of_purchase(fit.purchases, x, t_x, T, churn_horizon_days, scores=scores)
 
     def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
         everyone = np.full(size, np.nan)

@@ -82,12 +82,13 @@ def interval(
     low, high = np.empty_like(x), np.empty_like(x)
     tail = (1 - level) / 2
     cut = blocks if kept is None else partial(kept_block, kept)
+    alive = [member.weight * member.p_alive for member in scores.members]
     for block in cut(fitted, x, t_x, T, float(horizon_days), value_table(spend)):
-        for rows, cell, chances in _pieces(block, fitted, x, t_x, T):
+        for rows, cell, chances in _pieces(block, alive):
             mixed, base, none = _mixture(block, cell, chances)
             low[rows] = _invert(mixed, base, none, block.grid[cell], tail)
             high[rows] = _invert(mixed, base, none, block.grid[cell], 1 - tail)
-    error = _standard_error(fitted, spend, x, t_x, T, mean, float(horizon_days)) * float(ndtri(1 - tail))
+    error = _standard_error(fitted, spend, x, t_x, T, mean, float(horizon_days), scores) * float(ndtri(1 - tail))
     return Interval(level, *_widened(low * unit, high * unit, scores.expected_purchases * unit, error))
 
 
@@ -109,8 +110,9 @@ def purchase_interval(
     _check_level(level)
     low, high = np.empty_like(x), np.empty_like(x)
     tail = (1 - level) / 2
+    alive = _alive_by_member(fitted, x, t_x, T)
     for block in blocks(fitted, x, t_x, T, float(horizon_days), count_table):
-        for rows, cell, chances in _pieces(block, fitted, x, t_x, T):
+        for rows, cell, chances in _pieces(block, alive):
             mixed, base, none = _mixture(block, cell, chances)
             for bound, chance in ((low, tail), (high, 1 - tail)):
                 target = chance - base
@@ -139,8 +141,9 @@ def value_probability(
     unit = purchase_value(spend, x, mean)
     share = np.divide(observed, unit, out=np.zeros_like(x), where=unit > 0)
     upto = np.empty_like(x)
+    alive = _alive_by_member(fitted, x, t_x, T)
     for block in blocks(fitted, x, t_x, T, float(horizon_days), value_table(spend)):
-        for rows, cell, chances in _pieces(block, fitted, x, t_x, T):
+        for rows, cell, chances in _pieces(block, alive):
             mixed, base, none = _mixture(block, cell, chances)
             grid = block.grid[cell]
             log_step = np.log(grid[:, 1] / grid[:, 0])
@@ -154,18 +157,19 @@ def value_probability(
     return np.where(share > 0, upto, 0.0), upto
 
 
-def _pieces(
-    block: Block, fitted: FittedModel, x: FloatArray, t_x: FloatArray, T: FloatArray
-) -> Iterator[tuple[IntArray, IntArray, list[FloatArray]]]:
+def _alive_by_member(fitted: FittedModel, x: FloatArray, t_x: FloatArray, T: FloatArray) -> list[FloatArray]:
+    """Return the weight of each member times its P(alive), shape (n,)."""
+    return [
+        weight * predictive.MODELS[member.model].p_alive(member.params, x, t_x, T)
+        for member, weight in predictive.members(fitted, x)
+    ]
+
+
+def _pieces(block: Block, alive: Sequence[FloatArray]) -> Iterator[tuple[IntArray, IntArray, list[FloatArray]]]:
     """Yield rows of a block with their cells and, of each member, its weight times P(alive)."""
     for start in range(0, len(block.rows), BLOCK_ROWS):
         rows = block.rows[start : start + BLOCK_ROWS]
-        history = x[rows], t_x[rows], T[rows]
-        chances = [
-            weight * predictive.MODELS[member.model].p_alive(member.params, *history)
-            for member, weight in predictive.members(fitted, history[0])
-        ]
-        yield rows, block.cell[start : start + BLOCK_ROWS], chances
+        yield rows, block.cell[start : start + BLOCK_ROWS], [chance[rows] for chance in alive]
 
 
 def _mixture(block: Block, cell: IntArray, chances: list[FloatArray]) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -202,13 +206,14 @@ def _standard_error(
     T: FloatArray,
     mean: FloatArray,
     horizon: float,
+    scores: predictive.PurchaseScores,
 ) -> FloatArray:
     """Return the standard error of the logarithm of each expected value that the parameters leave, shape (n,)."""
     total, error = np.zeros_like(x), np.zeros_like(x)
-    for member, weight in predictive.members(fitted, x):
-        points = [member.params, *member.moved_params]
+    for (member, weight), known in zip(predictive.members(fitted, x), scores.members, strict=True):
+        centre = known.expected_purchases
         model = predictive.MODELS[member.model]
-        centre, *moved = predictive.expected_by_each(model, points, x, t_x, T, horizon)
+        moved = predictive.expected_by_each(model, member.moved_params, x, t_x, T, horizon)
         total += weight * centre
         # Members were fitted on the same customers, so their errors go together.
         error += weight * centre * np.sqrt(_log_variance(moved, centre))
@@ -220,16 +225,17 @@ def _standard_error(
             # A draw with q below 1 has no mean for newcomers; the least q that has a sensible one stands for it.
             return p * (v + x * mean) / (p * x + max(q, 1.05) - 1)
 
-        moved = [worth(point) for point in spend.gamma_gamma.moved_params]
+        moved = np.array([worth(point) for point in spend.gamma_gamma.moved_params])
         variance += _log_variance(moved, worth(spend.gamma_gamma.params))
     return np.sqrt(variance)
 
 
-def _log_variance(moved: Sequence[FloatArray], centre: FloatArray) -> FloatArray:
-    """Return the variance of the logarithm of a figure that is ``centre``, and ``moved`` by each of the points."""
-    if not moved:
+def _log_variance(moved: FloatArray, centre: FloatArray) -> FloatArray:
+    """Return the variance of the logarithm of a figure that is ``centre``, shape (n,), and by each of
+    `FittedModel.moved_params` ``moved``, shape (p, n)."""
+    if not len(moved):
         return np.zeros_like(centre)
-    ratio = np.divide(moved, centre, out=np.ones((len(moved), centre.size)), where=centre > 1e-280)
+    ratio = np.divide(moved, centre, out=np.ones_like(moved), where=centre > 1e-280)
     variance: FloatArray = np.square(np.log(np.maximum(ratio, 1e-300))).sum(axis=0)
     return variance
 

@@ -78,6 +78,15 @@ RECENCY_MATTERS = frozenset({"mbg_cnbd_k"})
 
 
 @dataclass(frozen=True)
+class MemberScores:
+    """What one of the models behind a fit says of each customer, and how much it counts; every array of shape (n,)."""
+
+    weight: FloatArray
+    p_alive: FloatArray
+    expected_purchases: FloatArray
+
+
+@dataclass(frozen=True)
 class PurchaseScores:
     """Figures of each customer, every array of shape (n,).
 
@@ -87,12 +96,14 @@ class PurchaseScores:
     discounted_purchases : the same, discounted to T
     p_alive : probability of not having left by T
     probability_of_purchase : probability of at least one purchase in the horizon
+    members : what the models behind the fit say, in the order of `members`
     """
 
     expected_purchases: FloatArray
     discounted_purchases: FloatArray
     p_alive: FloatArray
     probability_of_purchase: FloatArray
+    members: tuple[MemberScores, ...]
 
 
 def fit_model(name: str, frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> FittedModel:
@@ -173,21 +184,26 @@ def score(
     ends, coefficients = discount_steps(horizon_days, annual_rate)
     horizon = float(horizon_days)
     total = np.zeros((4, x.size))
+    each = []
     for member, weight in members(fitted, x):
         model, params = MODELS[member.model], member.params
         alive = model.p_alive(params, x, t_x, T)
         growth = model.growth_if_alive(params, x, t_x, T, ends, coefficients)
-        total[0] += weight * alive * growth[:, 0]
+        each.append(MemberScores(np.broadcast_to(weight, x.shape), alive, alive * growth[:, 0]))
+        total[0] += weight * each[-1].expected_purchases
         total[1] += weight * alive * growth[:, 1]
         total[2] += weight * alive
         total[3] += weight * alive * model.chance_if_alive(params, x, t_x, T, horizon)
-    return PurchaseScores(*total)
+    expected, discounted, alive, chance = total
+    return PurchaseScores(expected, discounted, alive, chance, tuple(each))
 
 
 def expected_by_each(
     model: PurchaseModel, points: Sequence[Params], x: FloatArray, t_x: FloatArray, T: FloatArray, horizon: float
 ) -> FloatArray:
     """Return the expected purchases in the horizon of each customer by each of several parameters, shape (p, n)."""
+    if not points:
+        return np.empty((0, x.size))
     if x.size <= FEW_CUSTOMERS and model.expected_at is not None:
         found = model.expected_at(points, x, t_x, T, horizon)
         if found is not None:
@@ -262,15 +278,25 @@ def p_alive(fitted: FittedModel, frequency: ArrayLike, recency_days: ArrayLike, 
 
 
 def probability_of_purchase(
-    fitted: FittedModel, frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike, horizon_days: float
+    fitted: FittedModel,
+    frequency: ArrayLike,
+    recency_days: ArrayLike,
+    T_days: ArrayLike,
+    horizon_days: float,
+    *,
+    scores: PurchaseScores | None = None,
 ) -> FloatArray:
-    """Return P(at least one purchase day in the horizon after T) of each customer, shape (n,), in [0, 1]."""
+    """Return P(at least one purchase day in the horizon after T) of each customer, shape (n,), in [0, 1].
+
+    ``scores`` are those of the same customers, over whatever horizon, where they are known already.
+    """
     x, t_x, T = check_customers(frequency, recency_days, T_days)
+    known = scores.members if scores is not None else None
     total = np.zeros_like(x)
-    for member, weight in members(fitted, x):
+    for place, (member, weight) in enumerate(members(fitted, x)):
         model, params = MODELS[member.model], member.params
-        chance = model.chance_if_alive(params, x, t_x, T, float(horizon_days))
-        total += weight * model.p_alive(params, x, t_x, T) * chance
+        alive = known[place].p_alive if known is not None else model.p_alive(params, x, t_x, T)
+        total += weight * alive * model.chance_if_alive(params, x, t_x, T, float(horizon_days))
     return total
 
 

@@ -52,7 +52,7 @@ def test_one_customer_gets_the_figure_that_a_batch_gives(model: str) -> None:
     batch = predictive.score(fitted, x, t_x, T, 365)
     for row in range(0, x.size, 97):
         one = predictive.score(fitted, x[row : row + 1], t_x[row : row + 1], T[row : row + 1], 365)
-        for name in vars(batch):
+        for name in vars(batch).keys() - {"members"}:
             assert getattr(one, name)[0] == pytest.approx(getattr(batch, name)[row], rel=1e-13)
 
 
