@@ -46,20 +46,29 @@ class Unfit(Exception):
 
 def order_event(order: OrderLike, mapping: ImportMapping, items: list[Any] | None = None) -> dict[str, Any] | None:
     """The event of an order, or of what takes one back; None where that is dropped. Raises ``Unfit``."""
-    data: dict[str, Any] = {"amount": order.amount, "currency": order.currency}
+    amount = order.amount
+    data: dict[str, Any] = {"amount": amount, "currency": order.currency}
     if order.exchange_rate is not None:
         data["exchange_rate"] = order.exchange_rate
-    if not order.cancels and order.amount >= 0:
-        optional = {"cost": order.cost, "channel": order.channel, "campaign_id": order.campaign_id, "items": items}
-        data |= {name: value for name, value in optional.items() if value is not None}
-        if order.cost is not None and order.cost < 0:
-            raise Unfit("cost_negative", "The order's cost comes to less than zero.")
-        return _event("order.placed", "order", order, data | {"order_id": order.order_id})
-    if mapping.cancellations == "drop" or order.amount == 0:
+    if not order.cancels and amount >= 0:
+        data["order_id"] = order.order_id
+        cost = order.cost
+        if cost is not None:
+            if cost < 0:
+                raise Unfit("cost_negative", "The order's cost comes to less than zero.")
+            data["cost"] = cost
+        if order.channel is not None:
+            data["channel"] = order.channel
+        if order.campaign_id is not None:
+            data["campaign_id"] = order.campaign_id
+        if items is not None:
+            data["items"] = items
+        return _event("order.placed", "order", order, data)
+    if mapping.cancellations == "drop" or amount == 0:
         return None
-    if order.amount > 0:
+    if amount > 0:
         raise Unfit("cancellation_not_negative", "The lines that cancel come to more than zero.")
-    data["amount"] = -order.amount
+    data["amount"] = -amount
     return _event("order.refunded", "refund" if order.cancels else "credit", order, data)
 
 
