@@ -141,7 +141,7 @@ async def exactly_once(scale: Scale, mutant: str | None = None) -> list[Finding]
             whole = [random.Random(number).sample(wires * 2, 2 * len(wires)) for number in range(LARGE_COPIES)]
             large = await _deliver(service, http, "large", whole, LARGE_COPIES, 2)
             # So large that their copying crosses, in part with the same orders.
-            crowded = [await _crowd(service, http, number) for number in range(2 if scale.small else 10)]
+            crowded = [await _crowd(service, http, number) for number in range(1 if scale.small else 10)]
             turns = asyncio.Semaphore(AT_ONCE)
             done = 0
 
