@@ -127,8 +127,10 @@ def _isoformat(instant: str | datetime, moment: datetime) -> str:
 def _read_monies(amounts: Sequence[Any]) -> list[Decimal | None] | None:
     told = [amount for amount in amounts if amount is not None]
     kinds = set(map(type, told))
-    # To write out an integer of thousands of digits would take long.
-    if kinds - _MONEY_TYPES or (int in kinds and max(amount for amount in told if type(amount) is int) >= MONEY_LIMIT):
+    if kinds - _MONEY_TYPES:
+        return None
+    # To write out an integer of thousands of digits would take long, or is refused.
+    if int in kinds and not all(0 <= amount < MONEY_LIMIT for amount in told if type(amount) is int):
         return None
     texts = list(map(str, told))
     if not _all_match(_MONIES, texts):
