@@ -6,12 +6,11 @@ Pure: what is decided here needs no database.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any
 
 from pydantic import ValidationError
 
-from app.events import EARLIEST, FUTURE_TOLERANCE, read_event, write_data
+from app.events import EARLIEST, FUTURE_TOLERANCE, fingerprint, read_event, write_data
 from app.plain_orders import is_plain, read_plain_orders
 from app.rejections import Reason, Rejection, reject_invalid
 from app.scalars import MONEY_LIMIT
@@ -127,19 +126,6 @@ def _row(workspace: Workspace, event: dict[str, Any], received_at: datetime) -> 
     if rate == 1 and currency == workspace.currency:
         rate = None
     rest = write_data(event, without=_COLUMNS)
-    # No two contents make the same text: of these fields none can have a line break but the last.
-    content = "\n".join(
-        (
-            event["type"],
-            occurred_at.isoformat(),
-            "" if order_id is None else order_id,
-            "" if amount is None else str(amount),
-            "" if currency is None else currency,
-            "" if rate is None else str(rate),
-            "" if cost is None else str(cost),
-            "" if rest is None else rest,
-        )
-    )
     return EventRow(
         workspace.id,
         event["customer_id"],
@@ -147,7 +133,7 @@ def _row(workspace: Workspace, event: dict[str, Any], received_at: datetime) -> 
         event["type"],
         occurred_at,
         received_at,
-        blake2b(content.encode(), digest_size=16).digest(),
+        fingerprint(event["type"], occurred_at.isoformat(), order_id, amount, currency, rate, cost, rest),
         workspace.local_day(occurred_at),
         order_id,
         amount,

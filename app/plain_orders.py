@@ -9,12 +9,11 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from hashlib import blake2b
 from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
-from app.events import EARLIEST, FUTURE_TOLERANCE
+from app.events import EARLIEST, FUTURE_TOLERANCE, fingerprint
 from app.scalars import ID_PATTERN, INSTANT_PATTERN, MONEY_LIMIT, MONEY_PATTERN, MONEY_PLACES
 from app.store.events import EventRow
 from app.store.workspaces import Workspace
@@ -79,12 +78,7 @@ def read_plain_orders(workspace: Workspace, items: Sequence[Any], received_at: d
         return None
     rests = [None if channel is None else f'{{"channel":"{channel}"}}' for channel in channels]
     fingerprints = [
-        # The content as `app.candidates` writes it.
-        blake2b(
-            f"order.placed\n{shown}\n{order_id}\n{amount}\n{workspace.currency}\n\n"
-            f"{'' if cost is None else cost}\n{'' if rest is None else rest}".encode(),
-            digest_size=16,
-        ).digest()
+        fingerprint("order.placed", shown, order_id, amount, workspace.currency, None, cost, rest)
         for shown, order_id, amount, cost, rest in zip(
             map(_isoformat, instants, moments), order_ids, money, costs, rests, strict=True
         )

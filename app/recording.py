@@ -159,7 +159,7 @@ async def record_rows(
                 raise BeginAgain from error
             raise
         # Also those who were erased after they were looked for above, and before their locks were held.
-        if await erased_among(connection, workspace, (fresh | (_referrers(new) if referrers else set())) - erased):
+        if await erased_among(connection, workspace, (fresh | referrers) - erased):
             raise BeginAgain
     return verdicts
 

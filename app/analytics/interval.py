@@ -88,7 +88,7 @@ def interval(
             mixed, base, none = _mixture(block, cell, chances)
             low[rows] = _invert(mixed, base, none, block.grid[cell], tail)
             high[rows] = _invert(mixed, base, none, block.grid[cell], 1 - tail)
-    error = _standard_error(fitted, spend, x, t_x, T, mean, float(horizon_days), scores) * float(ndtri(1 - tail))
+    error = _standard_error(spend, x, t_x, T, mean, float(horizon_days), scores) * float(ndtri(1 - tail))
     return Interval(level, *_widened(low * unit, high * unit, scores.expected_purchases * unit, error))
 
 
@@ -199,7 +199,6 @@ def _invert(mixed: FloatArray, base: FloatArray, none: FloatArray, grid: FloatAr
 
 
 def _standard_error(
-    fitted: FittedModel,
     spend: FittedSpend,
     x: FloatArray,
     t_x: FloatArray,
@@ -210,13 +209,13 @@ def _standard_error(
 ) -> FloatArray:
     """Return the standard error of the logarithm of each expected value that the parameters leave, shape (n,)."""
     total, error = np.zeros_like(x), np.zeros_like(x)
-    for (member, weight), known in zip(predictive.members(fitted, x), scores.members, strict=True):
-        centre = known.expected_purchases
-        model = predictive.MODELS[member.model]
-        moved = predictive.expected_by_each(model, member.moved_params, x, t_x, T, horizon)
-        total += weight * centre
+    for member in scores.members:
+        centre = member.expected_purchases
+        model = predictive.MODELS[member.fitted.model]
+        moved = predictive.expected_by_each(model, member.fitted.moved_params, x, t_x, T, horizon)
+        total += member.weight * centre
         # Members were fitted on the same customers, so their errors go together.
-        error += weight * centre * np.sqrt(_log_variance(moved, centre))
+        error += member.weight * centre * np.sqrt(_log_variance(moved, centre))
     variance = np.square(np.divide(error, total, out=np.zeros_like(x), where=total > 0))
     if spend.gamma_gamma is not None:
 

@@ -36,6 +36,8 @@ __all__ = [
 
 STEP_DAYS = 30.0
 FEW_CUSTOMERS = 32
+"""Up to so many are asked about for several parameters in one step."""
+
 DAYS_IN_YEAR = 365.0
 
 Params = Mapping[str, float]
@@ -81,6 +83,7 @@ RECENCY_MATTERS = frozenset({"mbg_cnbd_k"})
 class MemberScores:
     """What one of the models behind a fit says of each customer, and how much it counts; every array of shape (n,)."""
 
+    fitted: FittedModel
     weight: FloatArray
     p_alive: FloatArray
     expected_purchases: FloatArray
@@ -189,7 +192,7 @@ def score(
         model, params = MODELS[member.model], member.params
         alive = model.p_alive(params, x, t_x, T)
         growth = model.growth_if_alive(params, x, t_x, T, ends, coefficients)
-        each.append(MemberScores(np.broadcast_to(weight, x.shape), alive, alive * growth[:, 0]))
+        each.append(MemberScores(member, np.broadcast_to(weight, x.shape), alive, alive * growth[:, 0]))
         total[0] += weight * each[-1].expected_purchases
         total[1] += weight * alive * growth[:, 1]
         total[2] += weight * alive

@@ -8,11 +8,15 @@ smooth and positive, so a quadrature of them keeps its digits everywhere.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from scipy.special import betaln, gammaln
 
 from app.analytics.fit import FloatArray, IntArray
+
+Figure: TypeAlias = float | FloatArray
+"""The same for all customers, or one of each."""
 
 BETA_STEP = 0.25
 BETA_STRETCH = 0.02
@@ -107,12 +111,7 @@ RULE_LIMITS = np.array([0.4, 4.9, 14.0, 25.0, 45.0, 140.0])
 
 
 def power_integral_rule(
-    alpha: float | FloatArray,
-    beta: float | FloatArray,
-    c: FloatArray,
-    d: float | FloatArray,
-    low: FloatArray,
-    high: FloatArray,
+    alpha: Figure, beta: Figure, c: FloatArray, d: Figure, low: FloatArray, high: FloatArray
 ) -> tuple[FloatArray, IntArray]:
     """Return the length in logarithmic time that matters for each power integral, and how hard it is.
 
@@ -129,13 +128,7 @@ def power_integral_rule(
 
 
 def power_integral_nodes(
-    alpha: float | FloatArray,
-    beta: float | FloatArray,
-    c: FloatArray,
-    d: float | FloatArray,
-    low: FloatArray,
-    useful: FloatArray,
-    rule: int,
+    alpha: Figure, beta: Figure, c: FloatArray, d: Figure, low: FloatArray, useful: FloatArray, rule: int
 ) -> tuple[FloatArray, FloatArray]:
     """Return times and positive terms of int_low^high ((alpha+low)/(alpha+u))^c ((beta+low)/(beta+u))^d du.
 
@@ -162,12 +155,7 @@ def power_integral_nodes(
 
 
 def power_integral(
-    alpha: float | FloatArray,
-    beta: float | FloatArray,
-    c: FloatArray,
-    d: float | FloatArray,
-    low: FloatArray,
-    high: FloatArray,
+    alpha: Figure, beta: Figure, c: FloatArray, d: Figure, low: FloatArray, high: FloatArray
 ) -> FloatArray:
     """Return int_low^high ((alpha+low)/(alpha+u))^c ((beta+low)/(beta+u))^d du, shape (n,), relative error < 1e-11."""
     useful, rule_index = power_integral_rule(alpha, beta, c, d, low, high)
@@ -181,7 +169,7 @@ def power_integral(
         rows = np.flatnonzero(rule_index == index)
         for start in range(0, rows.size, 8192):
             part = rows[start : start + 8192]
-            alphas, betas, ds = (of if isinstance(of, float) else of[part] for of in (alpha, beta, d))
+            alphas, betas, ds = (of[part] if isinstance(of, np.ndarray) else of for of in (alpha, beta, d))
             _, term = power_integral_nodes(alphas, betas, c[part], ds, low[part], useful[part], rule)
             result[part] = term.sum(axis=0)
     return result

@@ -139,9 +139,16 @@ class RequestMiddleware:
             self._observation.end(scope, status or CLIENT_GONE, seconds, name, span)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        shortcut = self._shortcuts.find(scope)
-        response = await answer(shortcut, Request(scope, receive, send)) if shortcut is not None else None
-        await (self.app if response is None else response)(scope, receive, send)
+        found = self._shortcuts.find(scope)
+        if found is not None:
+            # Noted as the framework notes them, for those who ask what was called.
+            scope["route"], scope["path_params"] = found
+            response = await answer(found[0], Request(scope, receive, send))
+            if response is not None:
+                await response(scope, receive, send)
+                return
+            del scope["route"], scope["path_params"]
+        await self.app(scope, receive, send)
 
 
 def _shares_reads(scope: Scope) -> bool:

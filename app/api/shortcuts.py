@@ -36,20 +36,18 @@ class Shortcuts:
     def __init__(self, shortcuts: Iterable[Shortcut]) -> None:
         self._shortcuts = {(shortcut.method, shortcut.path): shortcut for shortcut in shortcuts}
 
-    def find(self, scope: Scope) -> Shortcut | None:
-        """The shortcut for a request, if there is one; it is noted in the scope as the framework notes a route."""
+    def find(self, scope: Scope) -> tuple[Shortcut, dict[str, str]] | None:
+        """The shortcut for a request, if there is one, and the parameters in its path."""
         path: str = scope["path"]
         found = self._shortcuts.get((scope["method"], path))
-        if found is None:
-            parts = path.split("/")
-            if len(parts) != _CUSTOMER + 2:
-                return None
-            scope["path_params"] = {"customer_id": parts[_CUSTOMER]}
-            parts[_CUSTOMER] = "{customer_id}"
-            found = self._shortcuts.get((scope["method"], "/".join(parts)))
         if found is not None:
-            scope["route"] = found
-        return found
+            return found, {}
+        parts = path.split("/")
+        if len(parts) != _CUSTOMER + 2:
+            return None
+        customer_id, parts[_CUSTOMER] = parts[_CUSTOMER], "{customer_id}"
+        found = self._shortcuts.get((scope["method"], "/".join(parts)))
+        return None if found is None else (found, {"customer_id": customer_id})
 
 
 async def answer(shortcut: Shortcut, request: Request) -> Response | None:
@@ -57,6 +55,6 @@ async def answer(shortcut: Shortcut, request: Request) -> Response | None:
     try:
         return await shortcut.endpoint(request)
     except RateLimited:
-        raise
+        raise  # The middleware holds refusals back.
     except (PerennialError, DBAPIError, PoolTimeout, OSError) as error:
         return problem_of(error)
