@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import nnls
 from scipy.special import betainc, digamma, gammainc, gammaln, polygamma
-from scipy.stats import rankdata
 
 from app.analytics.fit import (
     MINIMUM_REPEATERS,
@@ -319,17 +317,33 @@ def _pair(frequency: ArrayLike, monetary_value: ArrayLike) -> tuple[FloatArray, 
 def _rank_correlation(x: FloatArray, mean: FloatArray) -> float | None:
     if x.size < 3 or not np.ptp(x) or not np.ptp(mean):
         return None
-    return float(np.corrcoef(rankdata(x), rankdata(mean))[0, 1])
+    return float(np.corrcoef(_ranks(x), _ranks(mean))[0, 1])
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    """Return the rank of each value, shape (n,); equal values share the mean of their ranks."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: FloatArray = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return ranks
 
 
 def _variances(x: FloatArray, mean: FloatArray, overall: float) -> tuple[float, float]:
     """Return the variances within and between customers, relative to the squared mean.
 
-    The mean of x purchases has variance between + within / x: a regression on 1 / x, with neither part negative.
+    The mean of x purchases has variance between + within / x: a least-squares line in 1 / x, neither part negative.
+    Where all have the same x, the two can't be told apart, and nothing shows that customers differ.
     """
     if overall == 0:
         return 0.0, 0.0
     squared = (mean / overall - 1) ** 2
-    design = np.stack([1 / x, np.ones_like(x)], axis=1)
-    (within, between), _ = nnls(design.T @ design, design.T @ squared)
-    return float(within), float(between)
+    inverse = 1 / x
+    within_alone = float(inverse @ squared / (inverse @ inverse))
+    if not np.ptp(x):
+        return within_alone, 0.0
+    centred = inverse - inverse.mean()
+    within = float(centred @ squared / (centred @ centred))
+    between = float(squared.mean()) - within * float(inverse.mean())
+    # Where one part of the unbounded line is negative, the best line without that part is the best of those allowed.
+    if within < 0:
+        return 0.0, float(squared.mean())
+    return (within_alone, 0.0) if between < 0 else (within, between)

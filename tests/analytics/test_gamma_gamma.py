@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from app.analytics import gamma_gamma
 from app.analytics.fit import FittedModel, FloatArray, TooLittleData
@@ -121,6 +121,27 @@ def test_credibility_recovers_known_variances() -> None:
     # Relative to the squared mean p v / (q - 1): between 1 / (q - 2), within (1 + 1 / (q - 2)) / p.
     assert between == pytest.approx(1 / 4, rel=0.05)
     assert within == pytest.approx((1 + 1 / 4) / 4, rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_variances_are_the_best_line_without_a_negative_part(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x, mean = random.integers(1, 5, 12).astype(float), random.gamma(2, 20, 12)
+    overall = float(x @ mean / x.sum())
+    design = np.stack([1 / x, np.ones_like(x)], axis=1)
+    best, _ = optimize.nnls(design, (mean / overall - 1) ** 2)
+    assert gamma_gamma._variances(x, mean, overall) == pytest.approx(tuple(best), abs=1e-12)
+
+
+def test_variances_of_equal_frequencies_show_no_difference_of_customers() -> None:
+    within, between = gamma_gamma._variances(np.full(4, 3.0), np.array([10.0, 20.0, 30.0, 40.0]), 25.0)
+    assert within == pytest.approx(3 * 0.2)
+    assert between == 0
+
+
+def test_equal_values_share_the_mean_of_their_ranks() -> None:
+    values = np.array([3.0, 1.0, 3.0, 0.5, 3.0, 1.0])
+    np.testing.assert_array_equal(gamma_gamma._ranks(values), stats.rankdata(values))
 
 
 def test_the_distribution_of_spend_equals_simulation_and_has_the_predicted_mean() -> None:
