@@ -20,8 +20,9 @@ from app.analytics.population import UNITS_PER_CURRENCY
 from app.analytics.rfm import RfmFit
 from app.analytics.summary import YEAR_DAYS
 from app.analytics.textbook import TextbookFit
+from app.population import Population, day_number
 from app.scalars import money_of
-from app.scoring import Fitted, Population, day_number
+from app.scoring import Fitted
 from app.value import (
     AbcBand,
     AbcExplanation,

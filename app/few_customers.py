@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.analytics.lifecycle import DEFAULT_LIMITS as STATUS_LIMITS
 from app.analytics.population import UNITS_PER_CURRENCY
 from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, MONEY_FIGURES
-from app.scoring import EPOCH_DAY, Population, day_number
+from app.population import EPOCH_DAY, Population, day_number
 from app.store import populations as population_store
 from app.store.populations import FoundCustomer
 from app.store.workspaces import Workspace

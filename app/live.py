@@ -1,9 +1,10 @@
 """Use case: what customers are worth at any moment, from their events, by the fit of a run where there is one."""
 
 import asyncio
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from typing import ParamSpec, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -16,15 +17,19 @@ from app.explanation import OwnFigures
 from app.few_customers import latest_days, population_of
 from app.fits import Fits
 from app.labels import Language
-from app.scoring import FittedRun, Population, ScoreRow, day_number, score_population
+from app.population import Population, day_number
+from app.scoring import FittedRun, ScoreRow, score_population
 from app.shared_reads import SharedReads
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store.engine import autocommit
-from app.store.populations import FoundCustomer, StoredShare
+from app.store.populations import FoundCustomer, ScoredBefore
 from app.store.workspaces import Workspace
 from app.value import Value
 from app.workspace_settings import WorkspaceSettings
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 MOST_SCORED_HERE = 32
 """More customers than this are scored in a thread, so that the event loop stays free for others."""
@@ -128,14 +133,14 @@ class _LiveQuestion:
 class _Figures:
     """What the store knows of some customers, as scoring takes it.
 
-    ``to_score`` are those whose scores are not ``remembered``; ``interactions`` are theirs. ``names`` tell what scores
+    ``to_score`` are those whose scores are not ``at_hand``; ``interactions`` are theirs. ``names`` tell what scores
     depend on, where that can be told.
     """
 
     known: list[str]
     rows: Mapping[str, FoundCustomer]
     names: Mapping[str, Hashable]
-    remembered: Mapping[str, ScoreRow]
+    at_hand: Mapping[str, ScoreRow]
     to_score: list[str]
     interactions: Interactions | None
     run: FittedRun | None
@@ -146,7 +151,7 @@ class _Figures:
 
     def population(self) -> Population:
         """The figures of those to be scored."""
-        return population_of(self.to_score, self.rows, day_number(self.as_of_day), self.settings.rfm.window_days)
+        return _population(self.to_score, self.rows, self.as_of_day, self.settings)
 
     def answer(self, workspace: Workspace, language: Language) -> Answer:
         return Answer(workspace, self.settings, self.run, self.as_of, "live", self.horizon_days, language)
@@ -199,18 +204,23 @@ async def _read_figures(
     known = [customer_id for customer_id in customer_ids if customer_id in rows]
     scored_by = run.name if run else (workspace.id, workspace.settings_version)
     names: dict[str, Hashable] = {
-        customer_id: (scored_by, horizon_days, as_of_day, customer_id, rows[customer_id])
+        customer_id: (scored_by, horizon_days, as_of_day, customer_id, *_depended_on(rows[customer_id]))
         for customer_id in known
         # What interactions say depends on the moment and on what they are.
         if not rows[customer_id].interaction_count
     }
-    remembered = {one: row for one, name in names.items() if (row := _remembered.get(name))} if recall else {}
-    to_score = [customer_id for customer_id in known if customer_id not in remembered]
+    at_hand: dict[str, ScoreRow] = {}
+    if recall:
+        at_hand = {one: row for one, name in names.items() if (row := _remembered.get(name))}
+        if run and horizon_days == settings.clv.horizon_days:
+            silent = [customer_id for customer_id in names if customer_id not in at_hand]
+            at_hand |= await _apart(len(silent), _scores_of_the_run, silent, rows, as_of_day, settings)
+    to_score = [customer_id for customer_id in known if customer_id not in at_hand]
     return _Figures(
         known,
         rows,
         names,
-        remembered,
+        at_hand,
         to_score,
         await _interactions(connection, workspace, settings, rows, to_score, as_of),
         run,
@@ -221,16 +231,48 @@ async def _read_figures(
     )
 
 
+def _depended_on(found: FoundCustomer) -> Sequence[Hashable]:
+    """What the scores of a customer of whom no interaction speaks depend on, but for what all customers share."""
+    figures = () if found.figures is None else tuple(found.figures.values())
+    share = (found.before.scores.abc_net_spend, found.before.scores.cumulative_share) if found.before else None
+    return share, *figures
+
+
+def _scores_of_the_run(
+    customer_ids: Sequence[str], rows: Mapping[str, FoundCustomer], as_of_day: date, settings: WorkspaceSettings
+) -> dict[str, ScoreRow]:
+    """The run's own scores of those whose figures, and whose day, are those that it scored: the same would come of
+    them. No interaction speaks of these customers."""
+    scored = [one for one in customer_ids if (before := rows[one].before) and before.figures_digest is not None]
+    if not scored:
+        return {}
+    digests = _population(scored, rows, as_of_day, settings).digests().tolist()
+    return {
+        customer_id: ScoreRow(*before.scores)
+        for customer_id, digest in zip(scored, digests, strict=True)
+        if (before := rows[customer_id].before) and before.figures_digest == digest
+    }
+
+
+def _population(
+    customer_ids: Sequence[str], rows: Mapping[str, FoundCustomer], as_of_day: date, settings: WorkspaceSettings
+) -> Population:
+    return population_of(customer_ids, rows, day_number(as_of_day), settings.rfm.window_days)
+
+
 async def _score(found: _Figures) -> list[ScoreRow]:
     """The scores of all known customers, in their order."""
-    rows = dict(found.remembered)
+    rows = dict(found.at_hand)
     if found.to_score:
-        few = len(found.to_score) <= MOST_SCORED_HERE
-        scored = _scores(found) if few else await asyncio.to_thread(_scores, found)
-        rows |= {row.customer_id: row for row in scored}
-        _remembered.update({name: rows[customer_id] for customer_id, name in found.names.items()})
-        forget_oldest(_remembered, MOST_REMEMBERED)
+        rows |= {row.customer_id: row for row in await _apart(len(found.to_score), _scores, found)}
+    _remembered.update({name: rows[customer_id] for customer_id, name in found.names.items()})
+    forget_oldest(_remembered, MOST_REMEMBERED)
     return [rows[customer_id] for customer_id in found.known]
+
+
+async def _apart(customers: int, work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    """What ``work`` answers, which it does in a thread where the customers are many."""
+    return work(*args, **kwargs) if customers <= MOST_SCORED_HERE else await asyncio.to_thread(work, *args, **kwargs)
 
 
 def _scores(found: _Figures) -> list[ScoreRow]:
@@ -254,7 +296,7 @@ def _scores(found: _Figures) -> list[ScoreRow]:
         interactions=found.interactions,
         clv=clv,
     )
-    return [_with_share(row, found.rows[row.customer_id].stored) for row in rows]
+    return [_with_share(row, found.rows[row.customer_id].before) for row in rows]
 
 
 async def _interactions(
@@ -273,8 +315,8 @@ async def _interactions(
     return interactions_of(events, customer_ids, as_of, workspace.time_zone, settings.churn)
 
 
-def _with_share(row: ScoreRow, stored: StoredShare | None) -> ScoreRow:
+def _with_share(row: ScoreRow, before: ScoredBefore | None) -> ScoreRow:
     """The run's cumulative share, as long as the customer's spend is the run's."""
-    if stored is None or row.abc_net_spend != stored.abc_net_spend:
+    if before is None or row.abc_net_spend != before.scores.abc_net_spend:
         return row
-    return row._replace(cumulative_share=stored.cumulative_share)
+    return row._replace(cumulative_share=before.scores.cumulative_share)

@@ -24,8 +24,9 @@ from app.analytics.pareto import ParetoCurve
 from app.analytics.population import RisingIds, TotalTooLarge
 from app.churn_typing import interactions_of, learn_from_labels
 from app.erasure import leave_out_erased
+from app.population import Population
 from app.run_parts import SharedRun, estimates_of, forget_unfinished, read_next, score_next, with_window
-from app.scoring import Fitted, FittedPopulation, Population, fit_models, fit_population
+from app.scoring import Fitted, FittedPopulation, fit_models, fit_population
 from app.store import erasure as erasure_store
 from app.store import interactions as interaction_store
 from app.store import populations as population_store

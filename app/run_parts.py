@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.analytics.booking import WINDOW_FIGURES, add_up, empty_figures
 from app.analytics.clv import ClvValues
 from app.churn_typing import StoredEvents, encoded_interactions
-from app.scoring import Fitted, FittedPopulation, Population, day_number, score_columns
+from app.population import Population, day_number
+from app.scoring import Fitted, FittedPopulation, score_columns
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store import queue
@@ -220,6 +221,6 @@ def _score(
         cumulative_share=part.cumulative_share[rows],
     )
     return (
-        list(score_store.encode_scores(scores, workspace_id, run_id, partition)),
+        list(score_store.encode_scores(scores, population.digests(), workspace_id, run_id, partition)),
         list(score_store.encode_history(scores, workspace_id, run_id, as_of)),
     )

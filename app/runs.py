@@ -15,10 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app import audit
 from app.errors import InvalidRequest, NotFound
 from app.rejections import explain
-from app.scoring import (
-    Fitted,
-    FittedRun,
-)
+from app.scoring import Fitted, FittedRun
 from app.store import queue
 from app.store import runs as run_store
 from app.store import workspaces as workspace_store

@@ -4,10 +4,10 @@ Pure: figures in, scores out. ``app.live`` and ``app.runs`` bring the figures fr
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -23,65 +23,18 @@ from app.analytics.pareto import GRADES, AbcFit, AbcResult, ParetoCurve, fit_abc
 from app.analytics.population import UNITS_LIMIT, UNITS_PER_CURRENCY
 from app.analytics.rfm import RfmFit, fit_rfm, score_rfm, score_text
 from app.analytics.signals import SUBTYPES, TYPES
-from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, MONEY_FIGURES, CustomerFigures
+from app.analytics.summary import CustomerFigures
 from app.churn_typing import ChurnFit, ChurnTypes, Interactions, expert_weights, silent_types, type_customers
+from app.population import Population, as_floats
 from app.score_columns import Column, Documents, Moneys, Names, RealLists, Reals, ScoreColumns, Wholes
 from app.workspace_settings import WorkspaceSettings
 
-EPOCH_DAY = date(1970, 1, 1)
 SIGNIFICANT_DIGITS = 9
 VALUING_THREADS = 2
 """NumPy computes outside of the interpreter's lock."""
 
 CUSTOMERS_A_PIECE = 25_000
 """So many are valued at once: their distributions take more room than their values."""
-
-
-def day_number(day: date) -> int:
-    """Days since 1970-01-01."""
-    return (day - EPOCH_DAY).days
-
-
-def _as_floats(units: NDArray[Any]) -> NDArray[np.float64]:
-    """Money in currency units, each the float nearest to the exact amount."""
-    money: NDArray[np.float64] = units.astype(np.float64) / UNITS_PER_CURRENCY
-    return money
-
-
-@dataclass(frozen=True)
-class Population:
-    """Customers and their figures as of one day, a row each.
-
-    ``figures`` has an integer array per name: counts, days since 1970-01-01, and money in ten-thousandths of the
-    currency unit, all exact.
-    """
-
-    as_of_day: int
-    customer_ids: Sequence[str]
-    figures: Mapping[str, NDArray[Any]]
-
-    @property
-    def arrays(self) -> CustomerFigures:
-        """As the scores read them: money as float64. Made anew each time, since for millions it takes much room."""
-        money: dict[str, Any] = {name: _as_floats(self.figures[name]) for name in MONEY_FIGURES}
-        whole: dict[str, Any] = {name: self.figures[name] for name in COUNT_FIGURES + DAY_FIGURES}
-        return CustomerFigures(as_of_day=self.as_of_day, **whole, **money)
-
-    def on_basis(self, basis: str, net: str, cost: str) -> NDArray[Any]:
-        """Exact money of a period: net spend, or net spend less cost."""
-        return self.figures[net] - self.figures[cost] if basis == "margin" else self.figures[net]
-
-    def part(self, rows: slice) -> "Population":
-        """Customers that follow one another."""
-        return Population(
-            self.as_of_day,
-            self.customer_ids[rows],
-            {name: column[rows] for name, column in self.figures.items()},
-        )
-
-    def at(self, rows: NDArray[np.intp]) -> "Population":
-        """The figures of customers in any order, without their ids."""
-        return Population(self.as_of_day, (), {name: column[rows] for name, column in self.figures.items()})
 
 
 @dataclass(frozen=True)
@@ -182,7 +135,7 @@ def fit_population(
         weights=learned.weights if learned else expert_weights(),
         learning=learned.summary() if learned else {},
         calibration=_churn_calibration(clv),
-        tiers=fit_clv_tiers(_as_floats(historical) + values.predicted),
+        tiers=fit_clv_tiers(as_floats(historical) + values.predicted),
     )
     return FittedPopulation(Fitted(rfm, abc.fit, clv, churn), values, abc.cumulative_share, abc.curve)
 
@@ -348,7 +301,7 @@ def score_columns(
     clv = clv or ClvValues(*[unknown] * 7)
     predicted = _as_money(clv.predicted)
     tiers = fitted.churn.tiers if fitted else None
-    worth = _as_floats(historical) + clv.predicted
+    worth = as_floats(historical) + clv.predicted
     verdicts = types.verdicts
     action = recommended_action(state, verdicts.type, verdicts.subtype, verdicts.lever, grade, clv_tier(worth, tiers))
     columns: dict[str, Column] = {

@@ -13,7 +13,8 @@ from app.explanation import OwnFigures
 from app.few_customers import latest_days, population_of
 from app.fits import Fits
 from app.labels import Language
-from app.scoring import FittedRun, day_number, score_population
+from app.population import day_number
+from app.scoring import FittedRun, score_population
 from app.shared_reads import SharedReads
 from app.store import populations as population_store
 from app.store import score_lists

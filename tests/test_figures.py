@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.analytics.booking import add_up, empty_figures
 from app.analytics.population import UNITS_PER_CURRENCY
 from app.analytics.summary import DAY_FIGURES, MONEY_FIGURES, Summary, counted_orders, summarise
-from app.scoring import day_number
+from app.population import day_number
 from app.store import populations
 from app.store.figures import (
     FIGURE_COLUMNS,

@@ -109,6 +109,23 @@ async def test_every_migration_goes_up_down_and_up_with_data(fresh_url: str) -> 
     await fill_up(fresh_url)
 
 
+async def test_a_run_that_goes_on_over_a_migration_of_its_scores_can_end(fresh_url: str) -> None:
+    await go(fresh_url, command.downgrade, "0012")
+    connection = await asyncpg.connect(fresh_url)
+    try:
+        for part in ("7", "0", "9"):  # One with a table of its own, a small one, and one that has none yet.
+            await connection.execute(
+                "INSERT INTO runs_at_work (run_id, workspace_id, snapshot, erased_before, partition)"
+                f" VALUES (1{part}, 1, '', 0, {part})"
+            )
+        await connection.execute("CREATE TABLE scores_run_7 (LIKE scores INCLUDING DEFAULTS)")
+        for way, revision in ((command.upgrade, "0013"), (command.downgrade, "0012"), (command.upgrade, "0013")):
+            await go(fresh_url, way, revision)
+        await connection.execute("ALTER TABLE scores ATTACH PARTITION scores_run_7 FOR VALUES IN (7)")
+    finally:
+        await connection.close()
+
+
 @pytest.mark.parametrize("timeout_ms", [300])
 async def test_a_migration_that_waits_for_a_lock_gives_up_before_long(
     fresh_url: str, monkeypatch: pytest.MonkeyPatch, timeout_ms: int

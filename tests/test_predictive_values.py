@@ -8,7 +8,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.conftest import Client, event, order
-from tests.test_runs import run
+from tests.test_runs import computed, run
+
+__all__ = ["computed"]
 
 CALIBRATION_END = "1997-09-30T23:59:59Z"  # 39 weeks
 WEEK_DAYS = 7
@@ -53,7 +55,9 @@ async def test_a_run_reproduces_the_published_parameters_of_cdnow(cdnow: Client,
     assert value["clv"]["method"] == "bg_nbd"
 
 
-async def test_the_contest_serves_the_same_number_live_and_stored(cdnow: Client, engine: AsyncEngine) -> None:
+async def test_the_contest_serves_the_same_number_live_and_stored(
+    cdnow: Client, engine: AsyncEngine, computed: bool
+) -> None:
     done = await run(cdnow, engine, as_of=CALIBRATION_END)
     fitted = done["fitted"]["clv"]
     assert fitted["contest"]["winner"] == fitted["model"]

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import run_execution, run_parts, runs, scoring
+from app import live, run_execution, run_parts, runs, scoring
 from app.store import queue
 from app.store import scores as score_store
 from tests.conftest import Client, event, order
@@ -60,15 +60,91 @@ async def shop(client: Client) -> AsyncIterator[Client]:
     yield client
 
 
-async def test_live_and_cached_values_are_the_same_number(shop: Client, engine: AsyncEngine) -> None:
+@pytest.fixture(params=["of the run", "computed"])
+def computed(request: Any, monkeypatch: Any) -> bool:
+    """Whether live values are computed even where a run has computed the same."""
+    if request.param == "computed":
+        monkeypatch.setattr(live, "_scores_of_the_run", lambda *_: {})
+    return bool(request.param == "computed")
+
+
+@pytest.fixture
+def scorings(monkeypatch: Any) -> list[list[str]]:
+    """The ids of customers whose live scores are computed, a list each time."""
+    found: list[list[str]] = []
+
+    def spy(population: Any, *args: Any, **kwargs: Any) -> Any:
+        found.append(list(population.customer_ids))
+        return scoring.score_population(population, *args, **kwargs)
+
+    monkeypatch.setattr(live, "score_population", spy)
+    return found
+
+
+async def test_live_and_cached_values_are_the_same_number(
+    shop: Client, engine: AsyncEngine, computed: bool, scorings: list[list[str]]
+) -> None:
     done = await run(shop, engine)
     assert (done["status"], done["customers"], done["progress"]) == ("succeeded", 31, 1.0)
     page = await shop.get("/v1/values", limit=1000)
     assert page["run_id"] == done["id"]
     assert len(page["data"]) == 31
     for cached in page["data"]:
-        live = await shop.get(f"/v1/customers/{cached['customer_id']}/value", as_of=AS_OF)
-        assert {**cached, "source": "live"} == live
+        value = await shop.get(f"/v1/customers/{cached['customer_id']}/value", as_of=AS_OF)
+        assert {**cached, "source": "live"} == value
+    assert len(scorings) == (31 if computed else 0)
+
+
+async def test_a_live_value_is_the_runs_own_until_anything_that_it_depends_on_changes(
+    shop: Client, engine: AsyncEngine, scorings: list[list[str]]
+) -> None:
+    await run(shop, engine)
+
+    async def is_computed(**query: Any) -> bool:
+        scorings.clear()
+        await shop.get("/v1/customers/c-05/value", **{"as_of": AS_OF, **query})
+        return scorings == [["c-05"]]
+
+    assert not await is_computed()
+    assert not await is_computed(as_of="2026-01-01T23:59:59Z")
+    assert not await is_computed(horizon_days=365)
+    assert await is_computed(horizon_days=364)
+    assert await is_computed(as_of="2026-01-02T00:00:00Z")
+    assert await is_computed(explain="true")
+    # As many orders, as much money, the last day as before: one purchase day less.
+    day = "2025-11-26T"
+    await shop.record(
+        event("order.cancelled", "c-05", f"{day}13:00:00Z", order_id="o-1"),
+        order("moved", "5.50", "2025-10-26T13:00:00Z", customer_id="c-05"),
+    )
+    stored = await shop.get("/v1/customers/c-05/value", source="cached")
+    assert await is_computed()
+    value = await shop.get("/v1/customers/c-05/value", as_of=AS_OF)
+    assert {name: value["rfm"][name] for name in ("order_count", "net_spend", "days_since_last_order")} == {
+        name: stored["rfm"][name] for name in ("order_count", "net_spend", "days_since_last_order")
+    }
+
+
+async def test_where_interactions_speak_a_live_value_is_computed(
+    shop: Client, engine: AsyncEngine, scorings: list[list[str]]
+) -> None:
+    receipt = await shop.record(event("complaint.opened", "c-05", "2025-12-30T00:00:00Z", complaint_id="k-1"))
+    assert receipt["accepted"] == 1, receipt
+    await run(shop, engine)
+    stored = await shop.get("/v1/customers/c-05/value", source="cached")
+    assert await shop.get("/v1/customers/c-05/value", as_of=AS_OF) == {**stored, "source": "live"}
+    assert scorings == [["c-05"]]
+
+
+async def test_scores_of_runs_from_before_digests_are_computed_anew(
+    shop: Client, engine: AsyncEngine, scorings: list[list[str]]
+) -> None:
+    await run(shop, engine)
+    async with engine.begin() as connection:
+        statement = text("UPDATE scores SET figures_digest = NULL WHERE workspace_id = :id")
+        await connection.execute(statement, {"id": shop.workspace.id})
+    await shop.get("/v1/customers/c-05/value", as_of=AS_OF)
+    assert scorings == [["c-05"]]
 
 
 async def test_a_large_run_has_a_partition_of_its_own_and_reads_the_same(
@@ -126,23 +202,23 @@ async def test_late_events_change_live_answers_but_never_a_stored_run(shop: Clie
     stored = await shop.get("/v1/customers/c-05/value", source="cached")
     await shop.record(order("late", "1000.00", "2025-12-02T00:00:00Z", customer_id="c-05"))
     assert await shop.get("/v1/customers/c-05/value", source="cached") == stored
-    live = await shop.get("/v1/customers/c-05/value", as_of=AS_OF)
-    assert float(live["rfm"]["net_spend"]) == float(stored["rfm"]["net_spend"]) + 1000
-    assert live["abc"]["cumulative_share"] is None
-    assert live["abc"]["grade"] == "A"
+    value = await shop.get("/v1/customers/c-05/value", as_of=AS_OF)
+    assert float(value["rfm"]["net_spend"]) == float(stored["rfm"]["net_spend"]) + 1000
+    assert value["abc"]["cumulative_share"] is None
+    assert value["abc"]["grade"] == "A"
 
 
 async def test_without_a_run_live_answers_and_cached_says_why_not(client: Client) -> None:
     await client.record(order("o-1"))
-    live = await client.get("/v1/customers/c-1/value", as_of="2025-01-10T00:00:00Z")
-    assert live["run_id"] is None
-    assert live["rfm"] == {
+    value = await client.get("/v1/customers/c-1/value", as_of="2025-01-10T00:00:00Z")
+    assert value["run_id"] is None
+    assert value["rfm"] == {
         "days_since_last_order": 7,
         "order_count": 1,
         "net_spend": "10.00",
         **dict.fromkeys(("r", "f", "m", "score", "segment")),
     }
-    assert (live["churn"]["state"], live["lifecycle"]["status"]) == ("active", "new")
+    assert (value["churn"]["state"], value["lifecycle"]["status"]) == ("active", "new")
     for path in ("/v1/values", "/v1/customers/c-1/value?source=cached"):
         response = await client.http.get(path)
         assert (response.status_code, response.json()["code"]) == (409, "no_run")

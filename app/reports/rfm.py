@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.analytics.rfm import RfmFit
 from app.errors import Gone
 from app.explanation import cut_money
+from app.population import day_number
 from app.reports.terms import ZERO, CurrencyCode, RunId, Segment, Share, mean, mean_money, share_of
 from app.runs import fitted_run
 from app.scalars import Instant, SignedMoney
-from app.scoring import day_number
 from app.store import reports as store
 from app.store.engine import autocommit
 from app.store.workspaces import Workspace

@@ -7,6 +7,7 @@ Money stays ``numeric`` and exact throughout.
 from sqlalchemy import text
 
 from app.analytics.summary import HALF_YEAR_DAYS, YEAR_DAYS
+from app.store.scores import selected_scores
 from app.store.tables import ADJUSTING, PLACED
 
 LIFETIME_COLUMNS = (
@@ -184,7 +185,7 @@ periods AS (SELECT customer_id, {_PERIODS} FROM booked GROUP BY customer_id)
 SELECT summary.customer_id, summary.latest_order_event_at, summary.interaction_count,
        {", ".join(f"summary.{column}" for column in LIFETIME_COLUMNS)},
        {", ".join(f"periods.{column}" for column in PERIOD_COLUMNS)},
-       scores.cumulative_share, scores.abc_net_spend AS scored_net_spend
+       scores.figures_digest, {selected_scores("scored_")}
 FROM customer_summary AS summary
 LEFT JOIN periods USING (customer_id)
 LEFT JOIN scores ON scores.partition = CAST(:partition AS int) AND scores.run_id = CAST(:run_id AS int)
@@ -195,7 +196,7 @@ WHERE summary.workspace_id = :workspace_id AND summary.customer_id = ANY(CAST(:c
 """)
 """The summary's lifetime figures beside the periods' figures from the orders since ``since`` alone.
 
-Beside them stands what the run ``run_id`` (0: none) stored that only its population could tell.
+Behind them stands what the run ``run_id`` (0: none) stored: the digest of its figures, and its scores.
 True where ``as_of`` is not before the summary's ``latest_order_event_at``. With ``window_days`` null, the window's
 figures are the lifetime's and the caller puts them there.
 """

@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -18,25 +17,26 @@ from app.analytics.population import TotalTooLarge
 from app.analytics.summary import YEAR_DAYS
 from app.store import copy_format
 from app.store.engine import DriverStatement, copy_from_query, several
-from app.store.figures import FIGURES_OF_CUSTOMERS, LIVE_FIGURES, counted_sql, unadjusted_sql
-from app.store.scores import SHARED_PARTITION
+from app.store.figures import FIGURE_COLUMNS, FIGURES_OF_CUSTOMERS, LIVE_FIGURES, counted_sql, unadjusted_sql
+from app.store.scores import SHARED_PARTITION, StoredScores
 
 CUSTOMERS_A_PIECE = 50_000
 
 
-class StoredShare(NamedTuple):
-    """What a run stored of a customer that only its whole population could tell, and the spend that it holds for."""
+class ScoredBefore(NamedTuple):
+    """What a run stored of a customer: the digest of their figures then, null where it stored none, and the scores."""
 
-    cumulative_share: float | None
-    abc_net_spend: Decimal
+    figures_digest: int | None
+    scores: Any
 
 
 class FoundCustomer(NamedTuple):
-    """A customer that exists: their figures at a moment, None where nothing is booked, and how much else is known."""
+    """A customer that exists: their figures at a moment, None where nothing is booked, how much else is known, and what
+    a run said of them."""
 
     figures: Mapping[str, Any] | None
     interaction_count: int
-    stored: StoredShare | None
+    before: ScoredBefore | None
 
 
 async def read_customers(
@@ -73,8 +73,10 @@ async def read_customers(
             "run_id": run_id,
         },
     )
-    summaries: dict[str, Mapping[str, Any]] = {row["customer_id"]: row for row in rows}
-    figures: dict[str, Mapping[str, Any] | None] = dict(summaries)
+    summaries: dict[str, Any] = {row["customer_id"]: row for row in rows}
+    figures: dict[str, Mapping[str, Any] | None] = {
+        customer_id: dict(zip(_FIGURES, row, strict=False)) for customer_id, row in summaries.items()
+    }
     later = [
         customer_id
         for customer_id, row in summaries.items()
@@ -85,7 +87,7 @@ async def read_customers(
         rows = await _FIGURES_OF_CUSTOMERS.fetch(connection, {**moment, "customer_ids": several(later)})
         figures.update({row["customer_id"]: row for row in rows})
     return {
-        customer_id: FoundCustomer(figures[customer_id], row["interaction_count"], _share(row))
+        customer_id: FoundCustomer(figures[customer_id], row["interaction_count"], _scored_before(row))
         for customer_id, row in summaries.items()
     }
 
@@ -94,12 +96,17 @@ _NO_RUN = (SHARED_PARTITION, 0)
 """No run has this number. Nulls would say so too, but then Citus sees a join without a table, and refuses it."""
 
 _LIVE_FIGURES = DriverStatement(LIVE_FIGURES.text)
+_FIGURES = ("customer_id", "latest_order_event_at", "interaction_count", *FIGURE_COLUMNS)
+"""What the statement tells before it tells of a run."""
+
 _FIGURES_OF_CUSTOMERS = DriverStatement(FIGURES_OF_CUSTOMERS.text)
 
 
-def _share(row: Mapping[str, Any]) -> StoredShare | None:
-    net_spend = row["scored_net_spend"]
-    return None if net_spend is None else StoredShare(row["cumulative_share"], net_spend)
+def _scored_before(row: Any) -> ScoredBefore | None:
+    if row["scored_churn_state"] is None:  # Never null of a row that is there.
+        return None
+    digest, *scores = row[len(_FIGURES) :]
+    return ScoredBefore(digest, StoredScores._make((row["customer_id"], *scores)))
 
 
 _HASH = "hashtextextended(customer_id, CAST(:seed AS bigint))"

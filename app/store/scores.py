@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Row, SmallInteger, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,10 +34,18 @@ _WHOLES = {
     column.name: copy_format.int2 if isinstance(column.type, SmallInteger) else copy_format.int4
     for column in SCORE_COLUMNS
 }
-# JSON travels as text: its readers parse it, and its writers have made it.
-SELECTED_SCORES = ", ".join(
-    ("customer_id", *("CAST(evidence AS text) AS evidence" if name == "evidence" else name for name in _COLUMNS))
-)
+StoredScores: Any = namedtuple("StoredScores", ("customer_id", *_COLUMNS))  # type: ignore[misc]
+"""A row of scores as it is stored: the customer's id and the score columns in their order."""
+
+
+def selected_scores(prefix: str = "") -> str:
+    """What a statement selects for the fields of ``StoredScores`` after the id, under names that begin so."""
+    # JSON travels as text: its readers parse it, and its writers have made it.
+    shown = ("CAST(scores.evidence AS text)" if name == "evidence" else f"scores.{name}" for name in _COLUMNS)
+    return ", ".join(f"{one} AS {prefix}{name}" for one, name in zip(shown, _COLUMNS, strict=True))
+
+
+SELECTED_SCORES = f"customer_id, {selected_scores()}"
 
 
 def table_of(partition: int) -> str:
@@ -83,14 +92,20 @@ async def drop_unfinished(connection: AsyncConnection, workspace_id: int, run_id
     )
 
 
-def encode_scores(scores: ScoreColumns, workspace_id: int, run_id: int, partition: int) -> Iterator[bytes]:
-    """Rows of scores as ``copy_scores`` sends them, some thousands at a time. Makes all of them: no work for a loop."""
+def encode_scores(
+    scores: ScoreColumns, figures_digests: NDArray[np.int64], workspace_id: int, run_id: int, partition: int
+) -> Iterator[bytes]:
+    """Rows of scores as ``copy_scores`` sends them, some thousands at a time. Makes all of them: no work for a loop.
+
+    ``figures_digests`` are of the figures that gave the scores, ``Population.digests``.
+    """
     for start in range(0, len(scores.customer_ids), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         ids = scores.customer_ids[rows]
         fixed = (copy_format.int4(np.full(len(ids), number)) for number in (partition, run_id, workspace_id))
+        digests = copy_format.int8(figures_digests[rows])
         columns = (_field(name, scores.columns[name], rows) for name in _BY_WIDTH)
-        yield copy_format.rows([*fixed, copy_format.text(ids), *columns])
+        yield copy_format.rows([*fixed, digests, copy_format.text(ids), *columns])
 
 
 def encode_history(scores: ScoreColumns, workspace_id: int, run_id: int, as_of: datetime) -> Iterator[bytes]:
@@ -132,7 +147,7 @@ def _stream(rows: Iterable[bytes]) -> Iterable[bytes]:
 
 async def copy_scores(connection: AsyncConnection, partition: int, rows: Iterable[bytes]) -> None:
     """Store scores that ``encode_scores`` made."""
-    columns = ("partition", "run_id", "workspace_id", "customer_id", *_BY_WIDTH)
+    columns = ("partition", "run_id", "workspace_id", "figures_digest", "customer_id", *_BY_WIDTH)
     await copy_in(connection, table_of(partition), columns, _stream(rows))
 
 
@@ -164,8 +179,6 @@ _FIND = DriverStatement(
     f"SELECT {SELECTED_SCORES} FROM scores WHERE workspace_id = :workspace_id AND partition = :partition"
     " AND run_id = :run_id AND customer_id = ANY(CAST(:customer_ids AS text[]))"
 )
-StoredScores: Any = namedtuple("StoredScores", ("customer_id", *_COLUMNS))  # type: ignore[misc]
-"""A row of scores as it is stored: the customer's id and the score columns in their order."""
 
 
 async def find_scores(

@@ -264,6 +264,7 @@ scores = Table(
     Column("customer_id", IdText, primary_key=True),
     Column("workspace_id", Integer, nullable=False),
     *SCORE_COLUMNS,
+    Column("figures_digest", BigInteger, comment="of the day and the figures that gave the scores"),
     *(Index(f"ix_scores_{column}", "partition", "run_id", column, "customer_id") for column in _SCORE_SORTS),
     # Filtered lists read these, a class after another: see app/store/score_lists.py.
     *(
