@@ -45,7 +45,10 @@ class Candidates:
 
 
 def prepare(workspace: Workspace, items: Sequence[Any], received_at: datetime) -> tuple[Candidates, list[Rejection]]:
-    """Validate a batch and make the rows of its valid events; pure but for the time it takes."""
+    """Validate a batch and make the rows of its valid events; pure but for the time it takes.
+
+    An item may be a row that was made before, which is taken as it is.
+    """
     candidates = Candidates()
     rejections: list[Rejection] = []
     for start in range(0, len(items), _PIECE):
@@ -69,6 +72,8 @@ def prepare(workspace: Workspace, items: Sequence[Any], received_at: datetime) -
 
 
 def _read_one(workspace: Workspace, place: int, item: Any, received_at: datetime) -> EventRow | Rejection:
+    if isinstance(item, EventRow):
+        return item
     try:
         event = read_event(item)
     except ValidationError as error:

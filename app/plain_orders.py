@@ -1,12 +1,13 @@
 """Orders of the plainest shape, which most events are, read many at a time.
 
 Reading events one by one asks the same questions of each in Python. Here a question is asked of a whole column, by one
-call into C, and answered yes or no. Where it is no the events are read one by one (``app.candidates``), which tells
-what is wrong with which; what is read here is read alike there.
+call into C, and answered yes or no. Where it is no the events are read one by one (``app.candidates``, and
+``app.imports.reading`` for rows of files), which tells what is wrong with which; what is read here is read alike there.
 """
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import repeat
@@ -64,28 +65,48 @@ def read_plain_orders(workspace: Workspace, items: Sequence[Any], received_at: d
         order_ids, amounts, _ = zip(*map(_required, data), strict=True)
     except KeyError:
         return None
-    if not all(_all_match(_IDS, ids) for ids in (event_ids, customer_ids, order_ids)):
+    costs, channels = [each.get("cost") for each in data], [each.get("channel") for each in data]
+    columns = PlainColumns(event_ids, customer_ids, instants, order_ids, amounts, costs, channels)
+    return read_plain_columns(workspace, columns, received_at)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainColumns:
+    """What plain orders tell, a value an order, as JSON has it or in Python's own types; of costs and channels some, or
+    all, may be None. All are in the workspace's currency."""
+
+    event_ids: Sequence[Any]
+    customer_ids: Sequence[Any]
+    instants: Sequence[Any]
+    order_ids: Sequence[Any]
+    amounts: Sequence[Any]
+    costs: Sequence[Any]
+    channels: Sequence[Any]
+
+
+def read_plain_columns(workspace: Workspace, told: PlainColumns, received_at: datetime) -> list[EventRow] | None:
+    """The rows of the orders, in their order; None as ``read_plain_orders`` has it."""
+    if not all(_all_match(_IDS, ids) for ids in (told.event_ids, told.customer_ids, told.order_ids)):
         return None
-    channels = [each.get("channel") for each in data]
-    if not _all_match(_CHANNELS, [channel for channel in channels if channel is not None]):
+    if not _all_match(_CHANNELS, [channel for channel in told.channels if channel is not None]):
         return None
-    moments = _read_instants(instants)
-    money = _read_monies(amounts)
-    costs = _read_monies([each.get("cost") for each in data])
+    moments = _read_instants(told.instants)
+    money = _read_monies(told.amounts)
+    costs = _read_monies(told.costs)
     if moments is None or money is None or costs is None or None in money:
         return None
     if min(moments) < EARLIEST or max(moments) > received_at + FUTURE_TOLERANCE:
         return None
-    rests = [None if channel is None else f'{{"channel":"{channel}"}}' for channel in channels]
+    rests = [None if channel is None else f'{{"channel":"{channel}"}}' for channel in told.channels]
     fingerprints = [
         fingerprint("order.placed", shown, order_id, amount, workspace.currency, None, cost, rest)
         for shown, order_id, amount, cost, rest in zip(
-            map(_isoformat, instants, moments), order_ids, money, costs, rests, strict=True
+            map(_isoformat, told.instants, moments), told.order_ids, money, costs, rests, strict=True
         )
     ]
     columns = (
-        repeat(workspace.id), customer_ids, event_ids, repeat("order.placed"), moments, repeat(received_at),
-        fingerprints, workspace.local_days(moments), order_ids, money, repeat(workspace.currency), repeat(None),
+        repeat(workspace.id), told.customer_ids, told.event_ids, repeat("order.placed"), moments, repeat(received_at),
+        fingerprints, workspace.local_days(moments), told.order_ids, money, repeat(workspace.currency), repeat(None),
         costs, rests,
     )  # fmt: skip
     return list(map(EventRow._make, zip(*columns)))  # noqa: B905 - some repeat for ever

@@ -24,7 +24,7 @@ from app.candidates import Candidates, prepare
 from app.imports.mapping import ImportMapping, find_columns
 from app.imports.orders import MOST_ITEMS, Unfit, event_id, order_event
 from app.imports.progress import LISTED_BAD_ROWS
-from app.imports.reading import Line, Note, Reading, RowReader, read_event_lines
+from app.imports.reading import Line, Note, Reading, RowReader, order_events, read_event_lines
 from app.ingest import receipt_for
 from app.recording import StoredForm, form_ahead, record_rows
 from app.rejections import Rejection
@@ -181,25 +181,11 @@ class _Work:
             return await asyncio.to_thread(self._batches, events, reading)
         if reader.is_staged:
             return [Batch(lines=reading.lines, bad=reading.bad, counts=reading.counts)]
-        return await asyncio.to_thread(lambda: self._batches(self._order_events(reader, reading), reading))
+        return await asyncio.to_thread(lambda: self._batches(order_events(reading, reader.mapping), reading))
 
     def _event_batches(self, content: bytes, first_line: int) -> list[Batch]:
         events = list(read_event_lines(zlib.decompress(content), first_line))
         return self._batches(events, Reading(counts=Counter(lines=len(events))))
-
-    def _order_events(self, reader: RowReader, reading: Reading) -> list[tuple[int, Any]]:
-        events = []
-        for line in reading.lines:
-            try:
-                event = order_event(line, reader.mapping)
-            except Unfit as unfit:
-                reading.bad.append(BadRow(line.line, unfit.code, unfit.detail))
-                continue
-            if event is None:
-                reading.counts["dropped_cancellations"] += 1
-            else:
-                events.append((line.line, event))
-        return events
 
     async def _cancelled_orders(self, reading: Reading) -> list[tuple[int, Any]]:
         """An event for each order that a note names; an order id that several customers have names all of them."""

@@ -3,49 +3,36 @@
 import csv
 import hashlib
 import io
+import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 import jiter
 
-from app.candidates import Unreadable
+from app.candidates import FEWEST_TOGETHER, Unreadable
 from app.events import EARLIEST, FUTURE_TOLERANCE
+from app.imports.cells import BadCell, CellReader
 from app.imports.mapping import ImportMapping, Places
-from app.scalars import ID_PATTERN, MONEY_LIMIT, MONEY_PLACES, RATE_PLACES
+from app.imports.orders import Unfit, order_event
+from app.imports.plain_rows import plain_rows
+from app.scalars import MONEY_LIMIT, MONEY_PLACES, RATE_PLACES
+from app.store.events import EventRow
 from app.store.imports import BadRow
 from app.store.workspaces import Workspace
 
-_CACHED = 50_000
+ROWS_TOGETHER = 250
+"""So many rows are looked at together, or one by one where any of them is not plain."""
+
 _MAX_TEXT = 100
 
-_ID = re.compile(ID_PATTERN)
-_NO_ID_CHARACTER = re.compile(r"[\s\x00-\x1f\x7f-\x9f/?#%]")
-_ISO = re.compile(
-    r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?: ?(?:Z|[+-]\d{2}(?::?\d{2})?))?)?", re.ASCII
-)
-_NUMBER = re.compile(r"[+-]?(?:\d{1,18}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,2})?", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
-_MONEY_SIGN = re.compile(
-    r"([+-]?) *(?:[$¢£¥€₩₪₫₱₴₹₺₽₿฿]|[A-Z]{1,3}\$|[A-Z]{3}) *([+-]?)|(?: *(?:[$¢£¥€₩₪₫₱₴₹₺₽₿฿]|[A-Z]{3}))$"
-)
-
-
-class BadCell(Exception):
-    """A cell that can't be read; ``field`` is what the mapping calls its column."""
-
-    def __init__(self, field: str, detail: str, code: str = "invalid_value") -> None:
-        super().__init__(detail)
-        self.field = field
-        self.detail = detail
-        self.code = code
 
 
 class Line(NamedTuple):
@@ -77,9 +64,10 @@ class Note(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """What a chunk of CSV says."""
+    """What a chunk of CSV says. ``orders`` are of rows that need no ``Line``, each with the line of its row."""
 
     lines: list[Line] = field(default_factory=list)
+    orders: list[tuple[int, EventRow]] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -113,15 +101,13 @@ class RowReader:
         self.mapping = mapping
         self._places = places
         self._workspace = workspace
-        self._zone = ZoneInfo(mapping.time_zone) if mapping.time_zone else workspace.time_zone
         self._latest = received_at + FUTURE_TOLERANCE
         self._default_currency = mapping.currency or workspace.currency
         self._has_occurrences = mapping.kind == "orders" and places.order_id is None
         self._needs_fingerprint = self._has_occurrences or (mapping.kind == "lines" and mapping.duplicates == "drop")
-        # The same times, prices and customers come again and again.
-        self._read_id = lru_cache(_CACHED)(self._uncached_id)
-        self._read_time = lru_cache(_CACHED)(self._uncached_time)
-        self._read_number = lru_cache(_CACHED)(self._uncached_number)
+        self._cells = CellReader(mapping, workspace)
+        self._plain_rows = plain_rows(mapping, places, workspace, received_at, self._cells)
+        self._read_mapped = self._read_note if mapping.kind == "cancellations" else self._read_line
 
     @property
     def is_staged(self) -> bool:
@@ -130,32 +116,47 @@ class RowReader:
 
     def read(self, content: bytes, first_line: int) -> Reading:
         reading = Reading()
+        numbered = self._rows(content, first_line)
+        while piece := list(itertools.islice(numbered, ROWS_TOGETHER)):
+            reading.counts["lines"] += len(piece)
+            numbers, rows = zip(*piece, strict=True)
+            orders = self._plain_rows.read(rows) if self._plain_rows and len(rows) >= FEWEST_TOGETHER else None
+            if orders is not None:
+                reading.orders += zip(numbers, orders, strict=True)
+                continue
+            for number, row in piece:
+                self._read_row(number, row, reading)
+        return reading
+
+    def _rows(self, content: bytes, first_line: int) -> Iterator[tuple[int, list[str] | None]]:
+        """The rows with the lines that they begin on, without blank ones; None for one that can't be read."""
         text = content.decode(self.mapping.encoding, "surrogateescape")
         # Lines end at line feeds alone, as the cutter has it.
         rows = csv.reader(io.StringIO(text, newline="\n"), delimiter=self.mapping.delimiter)
-        read = self._read_note if self.mapping.kind == "cancellations" else self._read_line
-        width = self._places.width
         while True:
             number = first_line + rows.line_num
             try:
                 row = next(rows)
             except StopIteration:
-                return reading
+                return
             except csv.Error:
-                reading.counts["lines"] += 1
-                reading.bad.append(BadRow(number, "malformed_row", "The row can't be read as CSV."))
+                yield number, None
                 continue
-            if not row:
-                continue
-            reading.counts["lines"] += 1
-            if len(row) != width:
+            if row:
+                yield number, row
+
+    def _read_row(self, number: int, row: list[str] | None, reading: Reading) -> None:
+        width = self._places.width
+        if row is None or len(row) != width:
+            detail = "The row can't be read as CSV."
+            if row is not None:
                 detail = f"The row has {len(row)} fields where the header has {width}."
-                reading.bad.append(BadRow(number, "malformed_row", detail))
-                continue
-            try:
-                read(number, row, reading)
-            except BadCell as cell:
-                reading.bad.append(BadRow(number, cell.code, f"{self.name_column(cell.field)}: {cell.detail}"))
+            reading.bad.append(BadRow(number, "malformed_row", detail))
+            return
+        try:
+            self._read_mapped(number, row, reading)
+        except BadCell as cell:
+            reading.bad.append(BadRow(number, cell.code, f"{self.name_column(cell.field)}: {cell.detail}"))
 
     def name_column(self, field: str) -> str:
         """How a detail names the column: as the mapping and so the file's header spell it."""
@@ -164,15 +165,15 @@ class RowReader:
 
     def _read_note(self, number: int, row: list[str], reading: Reading) -> None:
         places = self._places
-        order_id = self._read_id("order_id", self._required(row, places.order_id, "order_id"))
+        order_id = self._cells.id("order_id", self._required(row, places.order_id, "order_id"))
         customer = row[places.customer_id].strip() if places.customer_id is not None else ""
         moment = row[places.occurred_at].strip() if places.occurred_at is not None else ""
         reading.notes.append(
             Note(
                 number,
                 order_id,
-                self._read_id("customer_id", customer) if customer else None,
-                self._read_time(moment) if moment else None,
+                self._cells.id("customer_id", customer) if customer else None,
+                self._cells.time(moment) if moment else None,
             )
         )
 
@@ -185,14 +186,14 @@ class RowReader:
         order_id = "" if places.order_id is None else self._required(row, places.order_id, "order_id")
         quantity = None
         if places.quantity is not None:
-            quantity = self._read_number("quantity", self._required(row, places.quantity, "quantity"))
+            quantity = self._cells.number("quantity", self._required(row, places.quantity, "quantity"))
         prefix = mapping.cancellation_prefix
         cancels = bool(prefix and order_id.startswith(prefix)) or (quantity is not None and quantity < 0)
         if cancels and mapping.cancellations == "drop":
             reading.counts["dropped_cancellations"] += 1
             return
-        customer_id = self._read_id("customer_id", customer)
-        occurred_at = self._read_time(self._required(row, places.occurred_at, "occurred_at"))
+        customer_id = self._cells.id("customer_id", customer)
+        occurred_at = self._cells.time(self._required(row, places.occurred_at, "occurred_at"))
         if not EARLIEST <= occurred_at <= self._latest:
             raise BadCell(
                 "occurred_at", "must not be before 1970 nor more than 24 hours ahead.", "occurred_at_out_of_range"
@@ -218,7 +219,7 @@ class RowReader:
             content = f"{customer_id}\n{occurred_at.isoformat()}\n{amount}"
             order_id = "row-" + hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
         else:
-            order_id = self._read_id("order_id", order_id)
+            order_id = self._cells.id("order_id", order_id)
         reading.lines.append(
             Line(
                 number,
@@ -243,16 +244,9 @@ class RowReader:
             raise BadCell(field, "must not be empty.", "missing_value")
         return text
 
-    def _uncached_id(self, field: str, text: str) -> str:
-        if self.mapping.id_replacement is not None:
-            text = _NO_ID_CHARACTER.sub(self.mapping.id_replacement, text)
-        if _ID.fullmatch(text) is None or not text.isprintable():
-            raise BadCell(field, "must be 1 to 128 characters without control characters, white space or / ? # %.")
-        return text
-
     def _optional_id(self, row: list[str], place: int | None, field: str) -> str | None:
         text = "" if place is None else row[place].strip()
-        return self._read_id(field, text) if text else None
+        return self._cells.id(field, text) if text else None
 
     def _text(self, row: list[str], place: int | None, field: str, longest: int) -> str | None:
         if place is None:
@@ -264,63 +258,15 @@ class RowReader:
             raise BadCell(field, "must be a text in the encoding that the mapping names, without NUL characters.")
         return text or None
 
-    def _uncached_time(self, text: str) -> datetime:
-        pattern = self.mapping.occurred_at_format
-        try:
-            if pattern is not None:
-                moment = datetime.strptime(text, pattern)  # noqa: DTZ007 - the zone is added below
-            elif _ISO.fullmatch(text):
-                moment = datetime.fromisoformat(text.replace(" ", "T", 1).replace(" ", ""))
-            else:
-                raise BadCell(
-                    "occurred_at", "must be a date or a time by ISO 8601; name another format in the mapping."
-                )
-            return (moment if moment.tzinfo else moment.replace(tzinfo=self._zone)).astimezone(UTC)
-        except (ValueError, OverflowError):
-            raise BadCell("occurred_at", "must be a date that exists, in the mapping's format.") from None
-
-    def _uncached_number(self, field: str, text: str) -> Decimal:
-        mapping = self.mapping
-        plain: str | None = text
-        if mapping.currency_signs:
-            plain = _MONEY_SIGN.sub(r"\1\2", text, count=1)
-        if mapping.thousands_separator is not None:
-            plain = self._ungrouped(plain or "")
-        if mapping.decimal_separator == "," and plain is not None:
-            plain = None if "." in plain else plain.replace(",", ".")
-        if plain is None or _NUMBER.fullmatch(plain) is None:
-            raise BadCell(
-                field, f"must be a number such as {'12,50' if mapping.decimal_separator == ',' else '12.50'}."
-            )
-        number = Decimal(plain)
-        if abs(number) >= MONEY_LIMIT:
-            raise BadCell(field, "must be below 100000000000.")
-        return number
-
-    def _ungrouped(self, text: str) -> str | None:
-        """Without separators of thousands, where they stand as they should."""
-        separator = self.mapping.thousands_separator
-        if separator == " ":
-            text = text.replace("\u00a0", " ").replace("\u202f", " ")
-        elif separator == "'":
-            text = text.replace("\u2019", "'")
-        if separator is None or separator not in text:
-            return text
-        whole, mark, decimals = text.partition(self.mapping.decimal_separator)
-        first, *groups = whole.split(separator)
-        if separator in decimals or not 1 <= len(first.lstrip("+-")) <= 3 or any(len(group) != 3 for group in groups):
-            return None
-        return first + "".join(groups) + mark + decimals
-
     def _amount(self, row: list[str], quantity: Decimal | None) -> Decimal:
         places = self._places
         if places.amount is not None:
-            amount = self._read_number("amount", self._required(row, places.amount, "amount"))
+            amount = self._cells.number("amount", self._required(row, places.amount, "amount"))
         else:
-            price = self._read_number("unit_price", self._required(row, places.unit_price, "unit_price"))
+            price = self._cells.number("unit_price", self._required(row, places.unit_price, "unit_price"))
             amount = (quantity or Decimal(0)) * price
         if places.discount is not None and (discount := row[places.discount].strip()):
-            amount -= self._read_number("discount", discount)
+            amount -= self._cells.number("discount", discount)
         if abs(amount) >= MONEY_LIMIT:
             raise BadCell("amount" if places.amount is not None else "unit_price", "the amount is too large.")
         return amount
@@ -328,9 +274,9 @@ class RowReader:
     def _cost(self, row: list[str], amount: Decimal) -> Decimal | None:
         places = self._places
         if places.cost is not None and (cost := row[places.cost].strip()):
-            return self._read_number("cost", cost)
+            return self._cells.number("cost", cost)
         if places.profit is not None and (profit := row[places.profit].strip()):
-            return amount - self._read_number("profit", profit)
+            return amount - self._cells.number("profit", profit)
         return None
 
     def _currency(self, row: list[str]) -> tuple[str, Decimal | None]:
@@ -342,7 +288,7 @@ class RowReader:
             raise BadCell("currency", "must be three letters (ISO 4217).")
         rate = self.mapping.exchange_rate
         if places.exchange_rate is not None and (text := row[places.exchange_rate].strip()):
-            rate = self._read_number("exchange_rate", text).quantize(RATE_PLACES)
+            rate = self._cells.number("exchange_rate", text).quantize(RATE_PLACES)
             if not 0 < rate < 1_000_000_000:
                 raise BadCell("exchange_rate", "must be greater than 0 and below 1000000000.")
         if currency == own:
@@ -365,5 +311,25 @@ class RowReader:
                 raise BadCell("quantity", "must be below 1000000000.")
             item["quantity"] = f"{quantity.quantize(MONEY_PLACES):f}"
         if places.unit_price is not None and (price := row[places.unit_price].strip()):
-            item["unit_price"] = f"{self._read_number('unit_price', price).quantize(MONEY_PLACES):f}"
+            item["unit_price"] = f"{self._cells.number('unit_price', price).quantize(MONEY_PLACES):f}"
         return json.dumps(item) if item else None
+
+
+def order_events(reading: Reading, mapping: ImportMapping) -> list[tuple[int, Any]]:
+    """The events of rows that are orders of their own, or rows of the store that are made already, each with its line.
+
+    Notes in ``reading`` what can't become an event, and what is dropped.
+    """
+    events: list[tuple[int, Any]] = list(reading.orders)
+    for line in reading.lines:
+        try:
+            event = order_event(line, mapping)
+        except Unfit as unfit:
+            reading.bad.append(BadRow(line.line, unfit.code, unfit.detail))
+            continue
+        if event is None:
+            reading.counts["dropped_cancellations"] += 1
+        else:
+            events.append((line.line, event))
+    # Of two that disagree the first of the file wins.
+    return sorted(events, key=itemgetter(0)) if reading.lines else events
