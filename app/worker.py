@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -67,7 +68,10 @@ async def work(settings: Settings, stop: asyncio.Event, heartbeat: timedelta) ->
     def bound(job: Job) -> queue.Handler:
         return lambda payload, ending: job(engine, payload, ending)
 
-    beside = [asyncio.create_task(_keep_house(engine, stop)), asyncio.create_task(_share_runs(engine, stop))]
+    beside = [
+        asyncio.create_task(_again_and_again(partial(_keep_house, engine), _MINUTE_S, stop)),
+        asyncio.create_task(_again_and_again(partial(_share_runs, engine, stop), _IDLE_S, stop)),
+    ]
     try:
         await queue.serve(
             settings.database_url,
@@ -84,30 +88,31 @@ async def work(settings: Settings, stop: asyncio.Event, heartbeat: timedelta) ->
             await asyncio.wait_for(engine.dispose(), 2)
 
 
-async def _keep_house(engine: AsyncEngine, stop: asyncio.Event) -> None:
+async def _again_and_again(step: Callable[[], Awaitable[None]], pause_s: float, stop: asyncio.Event) -> None:
     while not stop.is_set():
-        for chore in EVERY_MINUTE:
-            try:
-                await chore(engine)
-            except Exception as error:  # One chore that fails keeps no other from being done.
-                if is_outage(error):
-                    logger.warning("%s: no database now, tried again in a minute", chore.__name__)
-                else:
-                    logger.exception("%s failed", chore.__name__)
+        await step()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _MINUTE_S)
+            await asyncio.wait_for(stop.wait(), pause_s)
+
+
+async def _keep_house(engine: AsyncEngine) -> None:
+    for chore in EVERY_MINUTE:
+        try:
+            await chore(engine)
+        except Exception as error:  # One chore that fails keeps no other from being done.
+            if is_outage(error):
+                logger.warning("%s: no database now, tried again in a minute", chore.__name__)
+            else:
+                logger.exception("%s failed", chore.__name__)
 
 
 async def _share_runs(engine: AsyncEngine, stop: asyncio.Event) -> None:
     """Do parts of runs that other workers lead."""
-    while not stop.is_set():
-        try:
-            await run_execution.lend_a_hand(engine, stop)
-        except Exception as error:  # The run's own worker does the part, and tells of what is wrong with it.
-            if not is_outage(error):
-                logger.exception("a part of a run failed")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _IDLE_S)
+    try:
+        await run_execution.lend_a_hand(engine, stop)
+    except Exception as error:  # The run's own worker does the part, and tells of what is wrong with it.
+        if not is_outage(error):
+            logger.exception("a part of a run failed")
 
 
 async def _main(settings: Settings, heartbeat: timedelta) -> None:

@@ -65,6 +65,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30, help="longest that one promise is tried (default: 30)")
     parser.add_argument("--mutant", help="break the service on purpose (torture/mutants.py): it has to be found")
     arguments = parser.parse_args()
+    if arguments.mutant and (not arguments.only or suites.SUITES.keys() & set(arguments.only)):
+        parser.error("--mutant takes --only with promises that break something: not with " + ", ".join(suites.SUITES))
     # What was started is ended, and its folders are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     scale = Scale(arguments.small, arguments.minutes * 60)

@@ -20,7 +20,7 @@ from app import logs
 from app.api.limits import HELD_BACK_S, Limits, Turns
 from app.api.observation import CLIENT_GONE, Observation
 from app.api.problems import http_problem, problem_response, told
-from app.api.shortcuts import Shortcuts, answer
+from app.api.shortcuts import Shortcut, Shortcuts, answer
 from app.errors import RateLimited
 from app.store import wall
 
@@ -103,18 +103,19 @@ class RequestMiddleware:
 
         authorization = headers.get("authorization")
         workspace = self._limits.workspace_of(authorization) if authorization else None
+        shortcut = self._shortcuts.find(scope)
         try:
             # Without a key nothing is done that would cost anything.
             if authorization and not scope["path"].startswith(_UNLIMITED_PATHS):
                 account = self._limits.count(workspace)
-                if _shares_reads(scope):
+                if shortcut is not None and shortcut[0].shares_reads:
                     if self._limits.others_call(account):
                         await turn.begin(self._limits.read_turns, account)
                 elif scope["path"] not in STREAMING_PATHS:
                     # Taken in before the turn begins: whoever sends slowly keeps nobody waiting.
                     await body.take_in()
                     await turn.begin(self._limits.turns, account)
-            await self._answer(scope, body.receive, send_with_headers)
+            await self._answer(scope, body.receive, send_with_headers, shortcut)
         except RateLimited as error:
             # Not all that were refused together are to be back together.
             await asyncio.sleep(random.uniform(*HELD_BACK_S))  # noqa: S311
@@ -138,8 +139,9 @@ class RequestMiddleware:
             name = workspace.name if workspace else None
             self._observation.end(scope, status or CLIENT_GONE, seconds, name, span)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._shortcuts.find(scope)
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, found: tuple[Shortcut, dict[str, str]] | None
+    ) -> None:
         if found is not None:
             # Noted as the framework notes them, for those who ask what was called.
             scope["route"], scope["path_params"] = found
@@ -149,16 +151,6 @@ class RequestMiddleware:
                 return
             del scope["route"], scope["path_params"]
         await self.app(scope, receive, send)
-
-
-def _shares_reads(scope: Scope) -> bool:
-    """Whether it is a plain read of a customer's value. However many come, few statements answer them all."""
-    path: str = scope["path"]
-    return (
-        path.endswith(("/value", "/rfm", "/abc", "/clv", "/churn"))
-        and path.startswith("/v1/customers/")
-        and scope["query_string"] in (b"", b"source=live", b"source=cached")
-    )
 
 
 class _Turn:

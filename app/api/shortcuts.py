@@ -4,7 +4,7 @@ A shortcut stands beside the route of its operation, which describes it, checks 
 where the shortcut leaves a request to it. Both answer the same.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -31,6 +31,12 @@ class Shortcut:
     path: str
     endpoint: Endpoint
 
+    queries: Set[bytes] | None = None
+    """The queries that it may answer, as they are sent; None: any."""
+
+    shares_reads: bool = False
+    """Whether few statements answer all that come, however many these are."""
+
 
 class Shortcuts:
     def __init__(self, shortcuts: Iterable[Shortcut]) -> None:
@@ -39,15 +45,17 @@ class Shortcuts:
     def find(self, scope: Scope) -> tuple[Shortcut, dict[str, str]] | None:
         """The shortcut for a request, if there is one, and the parameters in its path."""
         path: str = scope["path"]
+        parameters: dict[str, str] = {}
         found = self._shortcuts.get((scope["method"], path))
-        if found is not None:
-            return found, {}
-        parts = path.split("/")
-        if len(parts) != _CUSTOMER + 2:
+        if found is None:
+            parts = path.split("/")
+            if len(parts) != _CUSTOMER + 2:
+                return None
+            parameters["customer_id"], parts[_CUSTOMER] = parts[_CUSTOMER], "{customer_id}"
+            found = self._shortcuts.get((scope["method"], "/".join(parts)))
+        if found is None or (found.queries is not None and scope["query_string"] not in found.queries):
             return None
-        customer_id, parts[_CUSTOMER] = parts[_CUSTOMER], "{customer_id}"
-        found = self._shortcuts.get((scope["method"], "/".join(parts)))
-        return None if found is None else (found, {"customer_id": customer_id})
+        return found, parameters
 
 
 async def answer(shortcut: Shortcut, request: Request) -> Response | None:

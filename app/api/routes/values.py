@@ -51,13 +51,13 @@ def _shortcut(part: str) -> Shortcut:
     told = _TOLD[part]
 
     async def endpoint(request: Request) -> Response | None:
-        source = _PLAIN_QUERIES.get(request.scope["query_string"])
         customer_id = request.path_params["customer_id"]
         languages = request.headers.get("accept-language", "")
-        if source is None or not _PLAIN_ID.fullmatch(customer_id) or len(languages) > LONGEST_LANGUAGES:
+        if not _PLAIN_ID.fullmatch(customer_id) or len(languages) > LONGEST_LANGUAGES:
             return None
         state, language = request.app.state, preferred_language(languages)
-        read = live.live_value if source == "live" else stored_values.cached_value
+        is_live = _PLAIN_QUERIES[request.scope["query_string"]] == "live"
+        read = live.live_value if is_live else stored_values.cached_value
 
         def of(holder: KeyHolder) -> Coroutine[Any, Any, Value]:
             return read(state.engine, state.fits, holder.workspace, customer_id, language=language)
@@ -66,7 +66,8 @@ def _shortcut(part: str) -> Shortcut:
         content = told.dump_json(value if part == "value" else getattr(value, part))
         return Response(content, media_type="application/json", headers={"Vary": "Accept-Language"})
 
-    return Shortcut("GET", f"/v1/customers/{{customer_id}}/{part}", endpoint)
+    path = f"/v1/customers/{{customer_id}}/{part}"
+    return Shortcut("GET", path, endpoint, queries=_PLAIN_QUERIES.keys(), shares_reads=True)
 
 
 SHORTCUTS = tuple(map(_shortcut, _TOLD))
