@@ -9,6 +9,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -33,6 +34,7 @@ def _config() -> Config:
     return Config(ROOT / "alembic.ini")
 
 
+@cache
 def head_revision() -> str | None:
     """The revision that this code needs."""
     return ScriptDirectory.from_config(_config()).get_current_head()

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from app.main import create_app
+from app.main import RESOURCES, create_app
 from app.openapi import DOCUMENT
 from app.settings import Settings
 from tests.conftest import Client
@@ -178,3 +178,10 @@ def test_bodies_and_answers_have_examples(document: dict[str, Any]) -> None:
 async def test_the_example_of_a_batch_is_accepted(document: dict[str, Any], client: Client) -> None:
     content = document["paths"]["/v1/events"]["post"]["requestBody"]["content"]["application/json"]
     assert (await client.record(*content["example"]["events"]))["accepted"] == 1
+
+
+def test_routes_are_served_as_they_were_made() -> None:
+    """Made again, as included routers are, they would keep the first request after each start waiting."""
+    served = {id(route) for route in create_app(Settings()).routes}
+    for module in RESOURCES:
+        assert served.issuperset(map(id, module.router.routes))

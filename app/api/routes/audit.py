@@ -2,16 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from app import audit
 from app.api.cursors import decode_cursor, encode_cursor
 from app.api.dependencies import Admin, Cursor, Engine, Limit
 from app.api.problems import responses
+from app.api.routes import make_router
 from app.scalars import Instant
 
-router = APIRouter(tags=["audit"])
+router = make_router("audit")
 
 
 class AuditEntry(BaseModel):

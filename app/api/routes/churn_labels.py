@@ -3,16 +3,16 @@
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import churn_labels
 from app.api.dependencies import CustomerId, Engine, EventsWriter
 from app.api.problems import responses
+from app.api.routes import make_router
 from app.errors import InvalidRequest
 from app.scalars import Instant
 
-router = APIRouter(tags=["churn"])
+router = make_router("churn")
 
 
 class ChurnLabelRequest(BaseModel):

@@ -3,19 +3,20 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel, Field
 
 from app import customers
 from app.api.cursors import decode_cursor, encode_cursor
 from app.api.dependencies import Cursor, CustomerId, CustomersReader, Engine, Limit
 from app.api.problems import responses
+from app.api.routes import make_router
 from app.customers import CustomerRecord, EventRecord
 from app.events import CustomerKind
 from app.scalars import Day, Instant, Money, SignedMoney
 from app.store.customers import CustomerFilter
 
-router = APIRouter(tags=["customers"])
+router = make_router("customers")
 
 
 class CustomerProfile(BaseModel):

@@ -5,12 +5,13 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel, Field, TypeAdapter
 
 from app.api import bodies
 from app.api.dependencies import EventsWriter, holder_of
 from app.api.problems import responses
+from app.api.routes import make_router
 from app.api.shortcuts import Shortcut
 from app.errors import UnsupportedMediaType
 from app.events import EventUnion
@@ -78,7 +79,7 @@ async def _items(request: Request) -> tuple[list[Any], int]:
     return items, len(body)
 
 
-router = APIRouter(tags=["events"])
+router = make_router("events")
 
 
 @router.post(

@@ -2,15 +2,16 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel, Field
 
 from app.api.dependencies import Engine
 from app.api.problems import RESPONSES
+from app.api.routes import make_router
 from app.errors import Unavailable
 from app.store.engine import server_state
 
-router = APIRouter(tags=["health"])
+router = make_router("health")
 
 
 class Health(BaseModel):

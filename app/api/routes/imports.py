@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import ClientDisconnect
@@ -14,13 +14,14 @@ from app.api.cursors import decode_cursor, encode_cursor
 from app.api.dependencies import Cursor, Engine, EventsWriter, Limit
 from app.api.idempotency import Once
 from app.api.problems import responses
+from app.api.routes import make_router
 from app.errors import InvalidRequest, MalformedBody, UnsupportedMediaType
 from app.imports import progress, receiving
 from app.imports.mapping import ImportMapping, read_mapping
 from app.imports.progress import ImportRecord
 from app.scalars import EPOCH, MICROSECOND, Id, Instant, microseconds_of
 
-router = APIRouter(tags=["imports"])
+router = make_router("imports")
 
 _FORMATS: dict[str, receiving.Format] = {
     "application/x-ndjson": "ndjson",

@@ -1,11 +1,12 @@
 """Figures for Prometheus."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from app.api.dependencies import MetricsReader
 from app.api.problems import responses
+from app.api.routes import make_router
 
-router = APIRouter(tags=["health"])
+router = make_router("health")
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from app import erasure, export
 from app.api.dependencies import Admin, CustomerId, CustomersReader, Engine
 from app.api.problems import responses
+from app.api.routes import make_router
 from app.api.routes.customers import show_customer, show_event
 from app.api.routes.values import FitCache
 from app.customers import CustomerRecord, EventRecord
@@ -20,7 +21,7 @@ from app.export import ExportRecord
 from app.store.workspaces import KeyHolder
 from app.value import Value
 
-router = APIRouter(tags=["customers"])
+router = make_router("customers")
 
 NDJSON = "application/x-ndjson"
 

@@ -2,16 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from app.api.dependencies import AcceptedLanguage, Engine, ScoresReader
 from app.api.problems import responses
+from app.api.routes import make_router
 from app.api.routes.reports import ReportRun
 from app.reports import churn as churn_reports
 from app.reports.churn_parts import ChurnReport
 from app.reports.months import MOST_MONTHS
 
-router = APIRouter(tags=["reports"])
+router = make_router("reports")
 
 
 @router.get(

@@ -1,14 +1,13 @@
 """The report on lifetime value."""
 
-from fastapi import APIRouter
-
 from app.api.dependencies import AcceptedLanguage, Engine, ScoresReader
 from app.api.problems import responses
+from app.api.routes import make_router
 from app.api.routes.reports import ReportRun
 from app.reports import clv as clv_reports
 from app.reports.clv import ClvReport
 
-router = APIRouter(tags=["reports"])
+router = make_router("reports")
 
 
 @router.get(

@@ -3,16 +3,17 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from app.api.dependencies import CustomerId, Engine, ScoresReader, bounded
 from app.api.problems import responses
+from app.api.routes import make_router
 from app.reports import satisfaction as satisfaction_reports
 from app.reports.months import MOST_MONTHS
 from app.reports.satisfaction import CustomerSatisfaction, SatisfactionReport
 from app.scalars import Instant
 
-router = APIRouter()
+router = make_router()
 
 AsOf = Annotated[Instant | None, Query(description="The moment to speak of; now, if left out.")]
 

@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from app.api.dependencies import Engine, ScoresReader, bounded
 from app.api.problems import responses
+from app.api.routes import make_router
 from app.reports.abc import AbcReport, abc_report
 from app.reports.months import MOST_MONTHS
 from app.reports.overview import Overview, overview_report
@@ -14,7 +15,7 @@ from app.reports.rfm import RfmReport, rfm_report
 from app.reports.transitions import TransitionsReport, transitions_report
 from app.scalars import Id, Instant
 
-router = APIRouter(tags=["reports"])
+router = make_router("reports")
 
 ReportRun = Annotated[Id | None, Query(description="The run to report on; the latest, if left out.")]
 

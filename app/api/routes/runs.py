@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -11,11 +11,12 @@ from app.api.cursors import decode_cursor, encode_cursor, invalid_cursor
 from app.api.dependencies import Admin, Cursor, Engine, Limit, RunsWriter, ScoresReader, bounded
 from app.api.idempotency import Once
 from app.api.problems import responses
+from app.api.routes import make_router
 from app.runs import RunRecord, SettingsRecord
 from app.scalars import Id, Instant
 from app.workspace_settings import AbcPart, ChurnPart, ClvPart, RfmPart, RunsPart
 
-router = APIRouter()
+router = make_router()
 
 
 class RunRequest(BaseModel):

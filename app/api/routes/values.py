@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from app import live, stored_values
@@ -24,6 +24,7 @@ from app.api.dependencies import (
     read_for_holder,
 )
 from app.api.problems import responses
+from app.api.routes import make_router
 from app.api.shortcuts import Shortcut
 from app.errors import InvalidRequest
 from app.fits import Fits
@@ -71,7 +72,7 @@ def _shortcut(part: str) -> Shortcut:
 
 
 SHORTCUTS = tuple(map(_shortcut, _TOLD))
-router = APIRouter(tags=["values"])
+router = make_router("values")
 
 
 async def _fits(request: Request) -> Fits:

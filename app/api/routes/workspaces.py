@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -11,10 +11,11 @@ from app.api.cursors import decode_cursor, encode_cursor
 from app.api.dependencies import Admin, Cursor, Engine, Limit, Operator
 from app.api.idempotency import Once
 from app.api.problems import responses
+from app.api.routes import make_router
 from app.scalars import Currency, Id, Instant
 from app.workspaces import LONGEST_GRACE_SECONDS, SCOPES, Scope
 
-router = APIRouter()
+router = make_router()
 
 
 class WorkspaceRequest(BaseModel):
