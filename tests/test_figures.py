@@ -137,8 +137,6 @@ async def test_live_figures_equal_the_reference_from_the_latest_order_event_on(e
         "window_days": window_days,
         "since": since,
         "customer_ids": ["nobody", *history.customer_ids],
-        "partition": 0,
-        "run_id": 0,
     }
     found = await fetch(engine, LIVE_FIGURES, values)
     assert sorted(found) == history.customer_ids

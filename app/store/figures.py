@@ -4,7 +4,7 @@ One text serves live scores, runs and the upkeep of ``customer_summary``, so tha
 Money stays ``numeric`` and exact throughout.
 """
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from app.analytics.summary import HALF_YEAR_DAYS, YEAR_DAYS
 from app.store.scores import selected_scores
@@ -179,27 +179,36 @@ GROUP BY customer_id
 """)
 """Every figure of the given customers from their events. Customers with nothing booked have no row."""
 
-LIVE_FIGURES = text(f"""
+_SCORED = f""", scores.figures_digest, {selected_scores("scored_")}"""
+_SCORES = """
+LEFT JOIN scores ON scores.partition = CAST(:partition AS int) AND scores.run_id = CAST(:run_id AS int)
+    AND scores.workspace_id = :workspace_id AND scores.customer_id = summary.customer_id
+    -- Said again: a planner without statistics would else read the whole run.
+    AND scores.customer_id = ANY(CAST(:customer_ids AS text[]))"""
+
+
+def _live_figures(told: str = "", joined: str = "") -> TextClause:
+    return text(f"""
 WITH {days_sql(_ONE_OF, since=" AND occurred_at > CAST(:since AS timestamptz)")},
 periods AS (SELECT customer_id, {_PERIODS} FROM booked GROUP BY customer_id)
 SELECT summary.customer_id, summary.latest_order_event_at, summary.interaction_count,
        {", ".join(f"summary.{column}" for column in LIFETIME_COLUMNS)},
-       {", ".join(f"periods.{column}" for column in PERIOD_COLUMNS)},
-       scores.figures_digest, {selected_scores("scored_")}
+       {", ".join(f"periods.{column}" for column in PERIOD_COLUMNS)}{told}
 FROM customer_summary AS summary
-LEFT JOIN periods USING (customer_id)
-LEFT JOIN scores ON scores.partition = CAST(:partition AS int) AND scores.run_id = CAST(:run_id AS int)
-    AND scores.workspace_id = :workspace_id AND scores.customer_id = summary.customer_id
-    -- Said again: a planner without statistics would else read the whole run.
-    AND scores.customer_id = ANY(CAST(:customer_ids AS text[]))
+LEFT JOIN periods USING (customer_id){joined}
 WHERE summary.workspace_id = :workspace_id AND summary.customer_id = ANY(CAST(:customer_ids AS text[]))
 """)
+
+
+LIVE_FIGURES = _live_figures()
 """The summary's lifetime figures beside the periods' figures from the orders since ``since`` alone.
 
-Behind them stands what the run ``run_id`` (0: none) stored: the digest of its figures, and its scores.
 True where ``as_of`` is not before the summary's ``latest_order_event_at``. With ``window_days`` null, the window's
 figures are the lifetime's and the caller puts them there.
 """
+
+LIVE_FIGURES_AND_SCORES = _live_figures(_SCORED, _SCORES)
+"""The same, and behind it what the run ``run_id`` stored: the digest of its figures, and its scores."""
 
 RECOMPUTE_SUMMARIES = text(f"""
 WITH {days_sql(_ONE_OF, until="'infinity'")},

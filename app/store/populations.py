@@ -17,8 +17,15 @@ from app.analytics.population import TotalTooLarge
 from app.analytics.summary import YEAR_DAYS
 from app.store import copy_format
 from app.store.engine import DriverStatement, copy_from_query, several
-from app.store.figures import FIGURE_COLUMNS, FIGURES_OF_CUSTOMERS, LIVE_FIGURES, counted_sql, unadjusted_sql
-from app.store.scores import SHARED_PARTITION, StoredScores
+from app.store.figures import (
+    FIGURE_COLUMNS,
+    FIGURES_OF_CUSTOMERS,
+    LIVE_FIGURES,
+    LIVE_FIGURES_AND_SCORES,
+    counted_sql,
+    unadjusted_sql,
+)
+from app.store.scores import StoredScores
 
 CUSTOMERS_A_PIECE = 50_000
 
@@ -62,17 +69,16 @@ async def read_customers(
         "as_of_day": as_of_day,
         "window_days": window_days,
     }
-    partition, run_id = scored_by or _NO_RUN
-    rows = await _LIVE_FIGURES.fetch(
-        connection,
-        {
-            **moment,
-            "customer_ids": several(customer_ids),
-            "since": datetime.combine(since, time.min, tzinfo=UTC),
-            "partition": partition,
-            "run_id": run_id,
-        },
-    )
+    asked = {
+        **moment,
+        "customer_ids": several(customer_ids),
+        "since": datetime.combine(since, time.min, tzinfo=UTC),
+    }
+    if scored_by is None:
+        rows = await _LIVE_FIGURES.fetch(connection, asked)
+    else:
+        partition, run_id = scored_by
+        rows = await _LIVE_FIGURES_AND_SCORES.fetch(connection, {**asked, "partition": partition, "run_id": run_id})
     summaries: dict[str, Any] = {row["customer_id"]: row for row in rows}
     figures: dict[str, Mapping[str, Any] | None] = {
         customer_id: dict(zip(_FIGURES, row, strict=False)) for customer_id, row in summaries.items()
@@ -87,17 +93,17 @@ async def read_customers(
         rows = await _FIGURES_OF_CUSTOMERS.fetch(connection, {**moment, "customer_ids": several(later)})
         figures.update({row["customer_id"]: row for row in rows})
     return {
-        customer_id: FoundCustomer(figures[customer_id], row["interaction_count"], _scored_before(row))
+        customer_id: FoundCustomer(
+            figures[customer_id], row["interaction_count"], _scored_before(row) if scored_by else None
+        )
         for customer_id, row in summaries.items()
     }
 
 
-_NO_RUN = (SHARED_PARTITION, 0)
-"""No run has this number. Nulls would say so too, but then Citus sees a join without a table, and refuses it."""
-
 _LIVE_FIGURES = DriverStatement(LIVE_FIGURES.text)
+_LIVE_FIGURES_AND_SCORES = DriverStatement(LIVE_FIGURES_AND_SCORES.text)
 _FIGURES = ("customer_id", "latest_order_event_at", "interaction_count", *FIGURE_COLUMNS)
-"""What the statement tells before it tells of a run."""
+"""What the statements tell before they tell of a run."""
 
 _FIGURES_OF_CUSTOMERS = DriverStatement(FIGURES_OF_CUSTOMERS.text)
 
