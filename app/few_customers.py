@@ -8,7 +8,7 @@ import numpy as np
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.analytics.lifecycle import DEFAULT_LIMITS as STATUS_LIMITS
-from app.analytics.population import UNITS_PER_CURRENCY
+from app.analytics.population import UNITS_LIMIT, UNITS_PER_CURRENCY
 from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, MONEY_FIGURES
 from app.population import EPOCH_DAY, Population, day_number
 from app.store import populations as population_store
@@ -34,8 +34,10 @@ def population_of(
     for name in DAY_FIGURES:
         figures[name] = np.array([day_number(day or EPOCH_DAY) for day in column(name)], dtype=np.int64)
     for name in MONEY_FIGURES:
-        # Left to NumPy: a sum beyond 64 bits stays exact as a Python integer.
-        figures[name] = np.array([int((money or 0) * UNITS_PER_CURRENCY) for money in column(name)])
+        units = [int((money or 0) * UNITS_PER_CURRENCY) for money in column(name)]
+        # A sum beyond 64 bits stays exact as a Python integer.
+        fits = max(map(abs, units), default=0) < UNITS_LIMIT
+        figures[name] = np.array(units, dtype=np.int64 if fits else np.object_)
     if window_days is None:
         figures["window_order_count"] = figures["order_count"]
         figures["window_net_spend"] = figures["net_spend"]

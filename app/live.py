@@ -212,7 +212,7 @@ async def _read_figures(
     at_hand: dict[str, ScoreRow] = {}
     if recall:
         at_hand = {one: row for one, name in names.items() if (row := _remembered.get(name))}
-        if run and horizon_days == settings.clv.horizon_days:
+        if run and horizon_days == settings.clv.horizon_days and as_of_day == workspace.local_day(run.as_of):
             silent = [customer_id for customer_id in names if customer_id not in at_hand]
             at_hand |= await _apart(len(silent), _scores_of_the_run, silent, rows, as_of_day, settings)
     to_score = [customer_id for customer_id in known if customer_id not in at_hand]
@@ -232,7 +232,8 @@ async def _read_figures(
 
 
 def _depended_on(found: FoundCustomer) -> Sequence[Hashable]:
-    """What the scores of a customer of whom no interaction speaks depend on, but for what all customers share."""
+    """What the scores of a customer of whom no interaction speaks depend on, but for what all customers share; and a
+    little more, which does no harm."""
     figures = () if found.figures is None else tuple(found.figures.values())
     share = (found.before.scores.abc_net_spend, found.before.scores.cumulative_share) if found.before else None
     return share, *figures

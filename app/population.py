@@ -22,11 +22,14 @@ def _factor(name: str) -> np.int64:
     return np.int64(drawn | 1)
 
 
+SCORES_VERSION = 1
+"""To be raised with each change of the code by which the same figures and the same fit give other scores."""
+
 _ONLY_FITTED = "prior_year_order_count"
-"""Fits count its buyers; no score depends on it, and live reads leave it out."""
+"""Fits count its buyers; no score depends on it, and live reads, which look back a year, can't tell it."""
 
 _DIGESTED = [name for name in (*COUNT_FIGURES, *DAY_FIGURES, *MONEY_FIGURES) if name != _ONLY_FITTED]
-_FACTORS = {name: _factor(name) for name in ("as_of_day", *_DIGESTED)}
+_FACTORS = {name: _factor(name) for name in ("scores_version", "as_of_day", *_DIGESTED)}
 
 
 def day_number(day: date) -> int:
@@ -76,13 +79,16 @@ class Population:
         return Population(self.as_of_day, (), {name: column[rows] for name, column in self.figures.items()})
 
     def digests(self) -> NDArray[np.int64]:
-        """A number for each customer, shape (n,), that tells what scores depend on from any other: figures and day.
+        """A number for each customer, shape (n,), that tells what scores depend on, beside a run's fit, from any other:
+        the figures, the day, and the version of the code.
 
-        Two that differ share a number by a chance of some 2^-50: a sum of products with odd factors of 64 bits, as in
-        multilinear hashing (Lemire and Kaser 2014, "Strongly universal string hashing is fast", eq. 1).
+        A sum of products with odd factors of 64 bits, as in multilinear hashing (Lemire and Kaser 2014, "Strongly
+        universal string hashing is fast", eq. 1). Figures that differ share a number by a chance of some 2^-50; the
+        factors are no secret, so that holds of figures as they come, not of figures that are chosen to collide.
         """
         size = len(self.figures["order_count"])
-        digests = np.full(size, self.as_of_day, dtype=np.int64) * _FACTORS["as_of_day"]
+        digests = np.full(size, SCORES_VERSION, dtype=np.int64) * _FACTORS["scores_version"]
+        digests += np.full(size, self.as_of_day, dtype=np.int64) * _FACTORS["as_of_day"]
         for name in _DIGESTED:
             digests += _words(self.figures[name]) * _FACTORS[name]
         return digests

@@ -33,7 +33,7 @@ def mapping(columns: dict[str, str] | None = None, **rest: Any) -> ImportMapping
 def content_of(rows: list[list[str]]) -> bytes:
     written = io.StringIO(newline="")
     csv.writer(written, lineterminator="\n").writerows(rows)
-    return written.getvalue().encode("utf-8", "surrogatepass")
+    return written.getvalue().encode("utf-8", "surrogateescape")
 
 
 def read(told: ImportMapping, content: bytes, fewest: int) -> tuple[Reading, Candidates, list[Rejection], list[int]]:
@@ -46,7 +46,7 @@ def read(told: ImportMapping, content: bytes, fewest: int) -> tuple[Reading, Can
 
 
 _IDS = st.sampled_from(
-    ["o-1", "o-2", "C1", " a ", "", "a b", "é", "x" * 122, "x" * 123, "x" * 129, "\x00", "#", "a\nb"]
+    ["o-1", "o-2", "C1", " a ", "", "a b", "é", "x" * 122, "x" * 123, "x" * 129, "\x00", "a\nb", "\udce9" * 123]
 )
 _INSTANTS = st.sampled_from(
     [
@@ -106,6 +106,7 @@ _MAPPINGS = st.builds(
 
 @given(told=_MAPPINGS, rows=st.lists(_ROWS | st.just(USUAL) | st.just(USUAL[:3]) | st.just([]), max_size=6))
 @example(told=mapping(), rows=[USUAL, USUAL])
+@example(told=mapping(), rows=[USUAL, ["x" * 122 + "\udce9", *USUAL[1:]]])
 @example(told=mapping(cancellation_prefix="C"), rows=[USUAL, ["C1", *USUAL[1:]]])
 @example(told=mapping(), rows=[USUAL, [*USUAL[:5], "USD", "", ""]])
 @example(told=mapping(COLUMNS), rows=[[*USUAL[:3], "12.5", "", "", "", "two\nlines"], ["o-2", *USUAL[1:]]])

@@ -1,12 +1,16 @@
 """Figures of customers in the form that scoring takes, and the numbers that tell them apart."""
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pytest
 
+from app.analytics.population import UNITS_PER_CURRENCY
 from app.analytics.summary import COUNT_FIGURES, DAY_FIGURES, MONEY_FIGURES
+from app.few_customers import population_of
 from app.population import Population
+from app.store.populations import FoundCustomer
 
 FIGURES = (*COUNT_FIGURES, *DAY_FIGURES, *MONEY_FIGURES)
 
@@ -36,6 +40,12 @@ def test_a_digest_tells_the_day_and_which_figure_has_a_value() -> None:
     assert swapped.digests()[1] != population().digests()[1]
 
 
+def test_a_digest_tells_the_version_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = population().digests().tolist()
+    monkeypatch.setattr("app.population.SCORES_VERSION", 2)
+    assert not set(population().digests().tolist()) & set(before)
+
+
 def test_figures_that_no_score_depends_on_change_no_digest() -> None:
     assert population(prior_year_order_count=77).digests().tolist() == population().digests().tolist()
 
@@ -55,3 +65,13 @@ def test_many_figures_have_as_many_digests() -> None:
     told = Population(20_000, [str(number) for number in range(size)], figures)
     rows = np.unique(np.stack(list(figures.values())), axis=1).shape[1]
     assert len(set(told.digests().tolist())) == rows
+
+
+@pytest.mark.parametrize("amounts", [(2**63 + 1, -1), (2**63 + 1, 5), (-(2**70), 3), (7, -8)])
+def test_money_of_few_customers_stays_exact_whatever_its_size(amounts: tuple[int, int]) -> None:
+    rows = {
+        f"c-{place}": FoundCustomer({"net_spend": Decimal(units) / UNITS_PER_CURRENCY}, 0, None)
+        for place, units in enumerate(amounts)
+    }
+    told = population_of(list(rows), rows, 20_000, None)
+    assert told.figures["net_spend"].tolist() == list(amounts)

@@ -77,6 +77,8 @@ async def test_a_value_is_read_alike(
         ("/v1/customers/c%20unknown/value", {}),
         ("/v1/customers/a%2Fb/value", {}),
         ("/v1/customers//value", {}),
+        ("/v1/customers/{customer_id}/value", {}),
+        ("/v1/customers/%7Bcustomer_id%7D/value", WITHOUT_KEY),
         ("/v1/customers/c-1/worth", {}),
     ],
 )

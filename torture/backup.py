@@ -19,6 +19,8 @@ from torture.whole_batches import batch
 
 PROMISE = "backup"
 
+WITHOUT_THE_LOG = "without_the_log"
+
 
 async def checksums(url: str) -> dict[str, str]:
     """Of every table: all its rows as text, in their order."""
@@ -46,6 +48,8 @@ def _run(account: Any, *command: str | Path) -> None:
 
 
 async def restored(scale: Scale, mutant: str | None = None) -> list[Finding]:
+    if mutant not in (None, WITHOUT_THE_LOG):
+        raise SystemExit(f"The only mutant of backups is {WITHOUT_THE_LOG!r}.")
     batches = 5 if scale.small else 100
     account = account_for()
     with temporary_folder() as folder:
@@ -133,7 +137,7 @@ async def _restore_base(folder: Path, kept: Path, archive: Path, mutant: str | N
     os.chmod(cluster / "recovery.signal", 0o600)
     owner = cluster.stat()
     os.chown(cluster / "recovery.signal", owner.st_uid, owner.st_gid)
-    if mutant == "without_the_log":
+    if mutant == WITHOUT_THE_LOG:
         # The segment that the backup ends in stays: what came after it goes.
         (told,) = archive.glob("*.backup")
         last = re.search(r"STOP WAL LOCATION: .* \(file (\w+)\)", told.read_text())

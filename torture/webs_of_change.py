@@ -33,7 +33,7 @@ FIRST = 4
 """Older versions had no event indexes that could be replaced beside them."""
 
 
-async def under_traffic(scale: Scale, mutant: str | None = None) -> list[Finding]:
+async def under_traffic(scale: Scale, _mutant: str | None = None) -> list[Finding]:
     scripts = list(ScriptDirectory.from_config(migrate._config()).walk_revisions())
     versions = _versions({script.revision for script in scripts})
     # Migrations that came together are one step from the version before them.
@@ -51,7 +51,7 @@ async def under_traffic(scale: Scale, mutant: str | None = None) -> list[Finding
         with temporary_folder() as folder:
             _unpack(before, folder / "before")
             with own_database(folder) as database:
-                findings.append(await _migrate_beside(database, folder / "before", script, scale, mutant))
+                findings.append(await _migrate_beside(database, folder / "before", script, scale))
     return findings
 
 
@@ -81,9 +81,7 @@ def _unpack(commit: str, folder: Path) -> None:
         files.extractall(folder, filter="data")
 
 
-async def _migrate_beside(
-    database: OwnDatabase, before: Path, script: Any, scale: Scale, mutant: str | None
-) -> Finding:
+async def _migrate_beside(database: OwnDatabase, before: Path, script: Any, scale: Scale) -> Finding:
     """Fill the database by the version before; migrate while it takes events in and answers."""
 
     def run_old(*arguments: str) -> list[str]:

@@ -19,6 +19,7 @@ from app.errors import PerennialError, RateLimited
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response | None]]
 """Answers a request; None leaves it to the route."""
 
+_CUSTOMER_ID = "{customer_id}"
 _CUSTOMER = 3
 """The place of the id among the parts of ``/v1/customers/{customer_id}/value``."""
 
@@ -40,19 +41,21 @@ class Shortcut:
 
 class Shortcuts:
     def __init__(self, shortcuts: Iterable[Shortcut]) -> None:
-        self._shortcuts = {(shortcut.method, shortcut.path): shortcut for shortcut in shortcuts}
+        of_path = {(shortcut.method, shortcut.path): shortcut for shortcut in shortcuts}
+        self._of_customers = {named: one for named, one in of_path.items() if _CUSTOMER_ID in one.path}
+        self._others = {named: one for named, one in of_path.items() if _CUSTOMER_ID not in one.path}
 
     def find(self, scope: Scope) -> tuple[Shortcut, dict[str, str]] | None:
         """The shortcut for a request, if there is one, and the parameters in its path."""
         path: str = scope["path"]
         parameters: dict[str, str] = {}
-        found = self._shortcuts.get((scope["method"], path))
+        found = self._others.get((scope["method"], path))
         if found is None:
             parts = path.split("/")
             if len(parts) != _CUSTOMER + 2:
                 return None
-            parameters["customer_id"], parts[_CUSTOMER] = parts[_CUSTOMER], "{customer_id}"
-            found = self._shortcuts.get((scope["method"], "/".join(parts)))
+            parameters["customer_id"], parts[_CUSTOMER] = parts[_CUSTOMER], _CUSTOMER_ID
+            found = self._of_customers.get((scope["method"], "/".join(parts)))
         if found is None or (found.queries is not None and scope["query_string"] not in found.queries):
             return None
         return found, parameters

@@ -62,6 +62,8 @@ class PlainRows:
         if {currency.upper() or default for currency in set(column(places.currency))} != {own}:
             return None
         order_ids = column(places.order_id)
+        if not all(map(str.isascii, order_ids)):
+            return None
         prefix = mapping.cancellation_prefix
         if prefix is not None and any(order_id.startswith(prefix) for order_id in order_ids):
             return None
