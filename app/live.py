@@ -1,10 +1,8 @@
 """Use case: what customers are worth at any moment, from their events, by the fit of a run where there is one."""
 
-import asyncio
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from typing import ParamSpec, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -25,11 +23,9 @@ from app.store import populations as population_store
 from app.store.engine import autocommit
 from app.store.populations import FoundCustomer, ScoredBefore
 from app.store.workspaces import Workspace
+from app.threads import apart_if
 from app.value import Value
 from app.workspace_settings import WorkspaceSettings
-
-P = ParamSpec("P")
-Result = TypeVar("Result")
 
 MOST_SCORED_HERE = 32
 """More customers than this are scored in a thread, so that the event loop stays free for others."""
@@ -214,7 +210,8 @@ async def _read_figures(
         at_hand = {one: row for one, name in names.items() if (row := _remembered.get(name))}
         if run and horizon_days == settings.clv.horizon_days and as_of_day == workspace.local_day(run.as_of):
             silent = [customer_id for customer_id in names if customer_id not in at_hand]
-            at_hand |= await _apart(len(silent), _scores_of_the_run, silent, rows, as_of_day, settings)
+            are_many = len(silent) > MOST_SCORED_HERE
+            at_hand |= await apart_if(are_many, _scores_of_the_run, silent, rows, as_of_day, settings)
     to_score = [customer_id for customer_id in known if customer_id not in at_hand]
     return _Figures(
         known,
@@ -244,14 +241,14 @@ def _scores_of_the_run(
 ) -> dict[str, ScoreRow]:
     """The run's own scores of those whose figures, and whose day, are those that it scored: the same would come of
     them. No interaction speaks of these customers."""
-    scored = [one for one in customer_ids if (before := rows[one].before) and before.figures_digest is not None]
+    scored = {one: before for one in customer_ids if (before := rows[one].before) is not None}
     if not scored:
         return {}
-    digests = _population(scored, rows, as_of_day, settings).digests().tolist()
+    digests = _population(list(scored), rows, as_of_day, settings).digests().tolist()
     return {
         customer_id: ScoreRow(*before.scores)
-        for customer_id, digest in zip(scored, digests, strict=True)
-        if (before := rows[customer_id].before) and before.figures_digest == digest
+        for (customer_id, before), digest in zip(scored.items(), digests, strict=True)
+        if before.figures_digest == digest
     }
 
 
@@ -265,15 +262,11 @@ async def _score(found: _Figures) -> list[ScoreRow]:
     """The scores of all known customers, in their order."""
     rows = dict(found.at_hand)
     if found.to_score:
-        rows |= {row.customer_id: row for row in await _apart(len(found.to_score), _scores, found)}
+        scored = await apart_if(len(found.to_score) > MOST_SCORED_HERE, _scores, found)
+        rows |= {row.customer_id: row for row in scored}
     _remembered.update({name: rows[customer_id] for customer_id, name in found.names.items()})
     forget_oldest(_remembered, MOST_REMEMBERED)
     return [rows[customer_id] for customer_id in found.known]
-
-
-async def _apart(customers: int, work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """What ``work`` answers, which it does in a thread where the customers are many."""
-    return work(*args, **kwargs) if customers <= MOST_SCORED_HERE else await asyncio.to_thread(work, *args, **kwargs)
 
 
 def _scores(found: _Figures) -> list[ScoreRow]:

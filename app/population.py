@@ -28,8 +28,11 @@ SCORES_VERSION = 1
 _ONLY_FITTED = "prior_year_order_count"
 """Fits count its buyers; no score depends on it, and live reads, which look back a year, can't tell it."""
 
-_DIGESTED = [name for name in (*COUNT_FIGURES, *DAY_FIGURES, *MONEY_FIGURES) if name != _ONLY_FITTED]
-_FACTORS = {name: _factor(name) for name in ("scores_version", "as_of_day", *_DIGESTED)}
+_FACTORS = {
+    name: _factor(name)
+    for name in ("scores_version", "as_of_day", *COUNT_FIGURES, *DAY_FIGURES, *MONEY_FIGURES)
+    if name != _ONLY_FITTED
+}
 
 
 def day_number(day: date) -> int:
@@ -86,11 +89,11 @@ class Population:
         universal string hashing is fast", eq. 1). Figures that differ share a number by a chance of some 2^-50; the
         factors are no secret, so that holds of figures as they come, not of figures that are chosen to collide.
         """
-        size = len(self.figures["order_count"])
-        digests = np.full(size, SCORES_VERSION, dtype=np.int64) * _FACTORS["scores_version"]
-        digests += np.full(size, self.as_of_day, dtype=np.int64) * _FACTORS["as_of_day"]
-        for name in _DIGESTED:
-            digests += _words(self.figures[name]) * _FACTORS[name]
+        shared = {"scores_version": np.array([SCORES_VERSION]), "as_of_day": np.array([self.as_of_day])}
+        told = {**self.figures, **shared}
+        digests = np.zeros(len(self.figures["order_count"]), dtype=np.int64)
+        for name, factor in _FACTORS.items():
+            digests += _words(told[name]) * factor
         return digests
 
 

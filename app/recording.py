@@ -8,14 +8,13 @@ Nearly all batches bring only what is new, so a batch is first written as if all
 not, everything is undone, what is known is looked up, and the rest is written.
 """
 
-import asyncio
 import json
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from itertools import chain
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -32,6 +31,7 @@ from app.store.engine import is_unique_violation, plan_anew
 from app.store.event_format import encode_events
 from app.store.events import EncodedEvents, EventRow
 from app.store.workspaces import Workspace
+from app.threads import apart_if
 from app.transactions import BeginAgain
 
 Verdict: TypeAlias = Literal["accepted", "duplicate"] | Reason
@@ -50,9 +50,6 @@ CUSTOMER_ERASED = Reason(
 REFERRER_ERASED = Reason("customer_erased", "This customer was erased: leave referred_by out.", "/data/referred_by")
 ZERO = Decimal(0)
 INLINE_ROWS = 200
-
-Thing = TypeVar("Thing")
-Result = TypeVar("Result")
 
 _resent: set[int] = set()
 """Workspaces whose last batch had known events in it: whoever sends one batch again tends to send the next again."""
@@ -254,7 +251,7 @@ async def _write(
     """
     # All that can be made of the rows is made before the locks.
     if form is None:
-        form = await _apart(_form, rows)
+        form = await apart_if(len(rows) > INLINE_ROWS, _form, rows)
     changes = form.changes
     await event_store.insert_events(connection, form.events)
     added = await customer_store.add_changes(connection, workspace.id, form.joined_changes, received_at)
@@ -273,7 +270,7 @@ async def _write(
             else change.without_orders()
             for change in others
         ]
-        joined_changes = await _apart(customer_store.join_changes, settled)
+        joined_changes = await apart_if(len(settled) > INLINE_ROWS, customer_store.join_changes, settled)
         await customer_store.add_changes(connection, workspace.id, joined_changes, received_at, settled=True)
         recomputed += [change.customer_id for change in others if change.customer_id not in new_days]
     if recomputed:
@@ -282,13 +279,6 @@ async def _write(
     if profiled:
         await customer_store.recompute_profiles(connection, workspace.id, profiled)
     return {customer_id for customer_id, count in added.items() if count == changes[customer_id].event_count}
-
-
-async def _apart(work: Callable[[Sequence[Thing]], Result], things: Sequence[Thing]) -> Result:
-    """What ``work`` makes of the things, in a thread if they are many: the event loop has others to serve."""
-    if len(things) <= INLINE_ROWS:
-        return work(things)
-    return await asyncio.to_thread(work, things)
 
 
 def _change(customer_id: str, rows: Sequence[EventRow]) -> SummaryChange:

@@ -32,6 +32,7 @@ from app.embedded.folder import PROJECT_DIR
 from benchmarks.customer_ids import customer_id
 from benchmarks.feast_fields import COUNTS, NUMBERS, WORDS
 from benchmarks.figures import Figure, table
+from benchmarks.ingest import cut
 from benchmarks.load_client import LoadClient
 from benchmarks.service import add_workspace, call, score, served
 from benchmarks.simulated_shop import fill, settle
@@ -40,8 +41,6 @@ CONNECTIONS = 16
 SINCE = "-since"
 RUNS = {"predictive": "auto", f"predictive{SINCE}": "auto", "textbook": "textbook", f"textbook{SINCE}": "textbook"}
 """Workspaces by the model of their run. Of some all customers order again after it, so that no score of it holds."""
-
-ORDERS_A_REQUEST = 1_000
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def feast_question(number: int) -> str:
 def order_of_each(url: str, key: str, customers: int) -> None:
     """An order of every customer, now."""
     now = datetime.now(UTC).isoformat()
-    for start in range(0, customers, ORDERS_A_REQUEST):
+    for numbers in cut(range(customers)):
         orders = [
             {
                 "id": f"since-{number}",
@@ -125,7 +124,7 @@ def order_of_each(url: str, key: str, customers: int) -> None:
                 "occurred_at": now,
                 "data": {"order_id": f"since-{number}", "amount": "25.00", "currency": "USD"},
             }
-            for number in range(start, min(start + ORDERS_A_REQUEST, customers))
+            for number in numbers
         ]
         call(url, key, "/v1/events", {"events": orders})
 

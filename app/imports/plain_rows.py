@@ -13,27 +13,22 @@ from app.store.events import EventRow
 from app.store.workspaces import Workspace
 
 
-def plain_rows(
-    mapping: ImportMapping,
-    places: Places,
-    workspace: Workspace,
-    received_at: datetime,
-    read: CellReader,
-) -> "PlainRows | None":
-    """A reader of plain rows, or None where a mapping lets no row be plain: one that is an order in the usual form."""
-    others = (places.quantity, places.unit_price, places.discount, places.profit, places.exchange_rate)
-    if (
+def may_be_plain(mapping: ImportMapping, places: Places) -> bool:
+    """Whether the mapping lets rows be plain: each an order of its own, told in the usual form."""
+    others = (places.quantity, places.unit_price, places.discount, places.profit, places.exchange_rate,
+              places.campaign_id)  # fmt: skip
+    return (
         mapping.kind == "orders"
         and places.order_id is not None
-        and all(place is None for place in (*others, places.campaign_id))
+        and all(place is None for place in others)
         and mapping.decimal_separator == "."
-    ):
-        return PlainRows(mapping, places, workspace, received_at, read)
-    return None
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class PlainRows:
+    """Reads rows of a file whose mapping lets them be plain."""
+
     _mapping: ImportMapping
     _places: Places
     _workspace: Workspace

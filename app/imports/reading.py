@@ -21,7 +21,7 @@ from app.events import EARLIEST, FUTURE_TOLERANCE
 from app.imports.cells import BadCell, CellReader
 from app.imports.mapping import ImportMapping, Places
 from app.imports.orders import Unfit, order_event
-from app.imports.plain_rows import plain_rows
+from app.imports.plain_rows import PlainRows, may_be_plain
 from app.scalars import MONEY_LIMIT, MONEY_PLACES, RATE_PLACES
 from app.store.events import EventRow
 from app.store.imports import BadRow
@@ -106,7 +106,9 @@ class RowReader:
         self._has_occurrences = mapping.kind == "orders" and places.order_id is None
         self._needs_fingerprint = self._has_occurrences or (mapping.kind == "lines" and mapping.duplicates == "drop")
         self._cells = CellReader(mapping, workspace)
-        self._plain_rows = plain_rows(mapping, places, workspace, received_at, self._cells)
+        self._plain_rows = (
+            PlainRows(mapping, places, workspace, received_at, self._cells) if may_be_plain(mapping, places) else None
+        )
         self._read_mapped = self._read_note if mapping.kind == "cancellations" else self._read_line
 
     @property
