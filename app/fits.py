@@ -6,8 +6,7 @@ from app.bounded import forget_oldest
 from app.runs import fitted_run, unknown_run
 from app.scoring import FittedRun
 from app.store import runs as run_store
-from app.store import score_lists
-from app.store.score_lists import ScoreClass
+from app.store.score_classes import ScoreClass, read_classes
 from app.store.workspaces import Workspace
 from app.stored_run import succeeded_run
 from app.workspace_settings import WorkspaceSettings
@@ -44,13 +43,11 @@ class Fits:
             return None if workspace.latest_run_id is None else await self.get(connection, workspace.latest_run_id)
         return await self.get(connection, (await succeeded_run(connection, workspace, run_name)).id)
 
-    async def classes(
-        self, connection: AsyncConnection, workspace: Workspace, run: FittedRun
-    ) -> tuple[ScoreClass, ...] | None:
+    async def classes(self, connection: AsyncConnection, run: FittedRun) -> tuple[ScoreClass, ...] | None:
         """The classes of a run's scores, where pages are merged from them."""
         found = self._classes.get(run.id)
         if found is None:
-            found = await score_lists.read_classes(connection, workspace.id, run.id, run.partition)
+            found = await read_classes(connection, run.id)
             if found:
                 self._classes[run.id] = found
                 forget_oldest(self._classes, MOST_FITS)

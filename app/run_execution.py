@@ -27,10 +27,10 @@ from app.erasure import leave_out_erased
 from app.population import Population
 from app.run_parts import SharedRun, estimates_of, forget_unfinished, read_next, score_next, with_window
 from app.scoring import Fitted, FittedPopulation, fit_models, fit_population
+from app.store import distribution, queue, score_classes, score_lists, wall
 from app.store import erasure as erasure_store
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
-from app.store import queue, score_lists, wall
 from app.store import run_parts as part_store
 from app.store import runs as run_store
 from app.store import scores as score_store
@@ -129,6 +129,8 @@ async def _lead(shared: SharedRun, begun_before: bool) -> None:
         fitted_run = await part_store.get_run_at_work(connection, run.id)
     fitted = Fitted.from_dict(json.loads(fitted_run.fitted))
     await _work_off(shared, lambda: score_next(shared, fitted, fitted_run.partition), _unscored)
+    if fitted_run.partition != score_store.SHARED_PARTITION:
+        await _put_in_order(shared, fitted_run.partition)
     await _end(shared, fitted_run)
 
 
@@ -339,8 +341,27 @@ def _curve(curve: ParetoCurve) -> dict[str, list[float]]:
 # ---- The end --------------------------------------------------------------------------------------------------------
 
 
+async def _put_in_order(shared: SharedRun, partition: int) -> None:
+    """Make all that lists read of a run's own table: indexes, what filters know of it, and what plans are made by."""
+    async with autocommit(shared.engine).connect() as connection:
+        in_classes = not await distribution.on_cluster(connection)
+    left = score_lists.indexes_of(partition, in_classes)
+
+    async def work() -> None:
+        while left:
+            shared.go_on()
+            async with shared.engine.begin() as connection:
+                await score_store.make_index(connection, left.pop())
+
+    await _side_by_side(work)
+    async with shared.engine.begin() as connection:
+        await score_store.analyze_partition(connection, partition)
+        if in_classes:
+            await score_classes.keep_classes(connection, *shared.key, partition)
+
+
 async def _end(shared: SharedRun, at_work: Row[Any]) -> None:
-    """Make the run the latest, in one transaction; then put its lists in order and drop the oldest."""
+    """Make the run the latest, in one transaction; then drop the oldest."""
     engine, run, workspace, partition = shared.engine, shared.run, shared.workspace, at_work.partition
     async with engine.begin() as connection:
         done = await part_store.count_done(connection, *shared.key)
@@ -361,7 +382,5 @@ async def _end(shared: SharedRun, at_work: Row[Any]) -> None:
             finished_at=datetime.now(UTC),
         )
     async with engine.begin() as connection:
-        if partition != score_store.SHARED_PARTITION:
-            await score_lists.keep_classes(connection, workspace.id, run.id, partition)
         for old in await run_store.release_old_runs(connection, workspace.id, RUNS_KEPT):
             await score_store.drop_scores(connection, workspace.id, old.id, old.partition)

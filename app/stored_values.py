@@ -83,7 +83,7 @@ async def list_values(
         run = await _stored_run(connection, fits, workspace, run_name)
         classes = None
         if run.partition != score_store.SHARED_PARTITION and filters.needs_classes(sort):
-            classes = await fits.classes(connection, workspace, run)
+            classes = await fits.classes(connection, run)
         rows = await score_lists.list_scores(
             connection,
             workspace.id,

@@ -33,7 +33,6 @@ from app import embedded, live, run_execution, runs, stored_values
 from app.fits import Fits
 from app.ingest import EventRecorder
 from app.migrate import migrate
-from app.store import scores
 from app.store.engine import create_engine
 from app.store.score_lists import ScoreFilter
 from app.store.workspaces import Workspace, get_workspace
@@ -42,7 +41,7 @@ from benchmarks.ingest import cut, make_orders
 from benchmarks.simulated_shop import AS_OF, add_shop, fill
 
 TABLES = ("events", "customer_summary", "score_history", "scores")
-PARTS = (*((run_execution, name) for name in ("_read", "fit_models", "fit_population")), (scores, "attach_partition"))
+PARTS = tuple((run_execution, name) for name in ("_read", "fit_models", "fit_population", "_put_in_order"))
 ORDERS_A_ROUND = 20_000
 READS_A_ROUND = 400
 PAGES_A_ROUND = 20

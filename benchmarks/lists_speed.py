@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from app.store.score_lists import SORTS
+from app.store.score_classes import SORTS
 from benchmarks.customer_ids import customer_id
 from benchmarks.figures import Figure, table, within
 from benchmarks.service import KEY, call, score, served

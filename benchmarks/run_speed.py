@@ -8,8 +8,8 @@ a customer over two years. In each round, one after the other:
 - the run, from the request to `succeeded`, with the model chosen by contest (`auto`) and with the textbook's;
 - the bare movement, by one connection: the orders out (customer, order, moment, day, amount, rate, cost: what a run
   needs to know) by binary COPY; as many score rows as there are customers, all columns of `scores`, in by binary COPY
-  of bytes prepared before, into a table made in the same transaction; the indexes of `scores`; commit. The history
-  of scores, which a run stores as well, is left out.
+  of bytes prepared before, into a table made in the same transaction; the indexes that the run's table has; commit. The
+  history of scores, which a run stores as well, is left out.
 
 Then the script, once a way (see `lifetimes_script`), for at most `--script-seconds`; the peak memory (VmHWM) of a fresh
 worker with the contest, here and at `--memory-customers`; and a run where each customer has ten interactions.
@@ -35,6 +35,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import embedded, runs
 from app.migrate import migrate
 from app.store.engine import create_engine
+from app.store.scores import table_of
 from app.store.workspaces import Workspace
 from benchmarks.figures import Figure, table, within
 from benchmarks.simulated_shop import AS_OF, add_shop, fill
@@ -89,7 +90,9 @@ async def do_run(engine: AsyncEngine, workspace: Workspace, model: str, working:
             raise RuntimeError(f"the run is {record.status}: {record.error}")
 
 
-async def bare_movement(connection: Any, workspace: Workspace, rows: bytes) -> tuple[float, float, float]:
+async def bare_movement(
+    connection: Any, workspace: Workspace, rows: bytes, definitions: list[str]
+) -> tuple[float, float, float]:
     """Seconds of orders out, scores in, and indexes."""
 
     async def drop(data: bytes) -> None:
@@ -99,8 +102,6 @@ async def bare_movement(connection: Any, workspace: Workspace, rows: bytes) -> t
         for start in range(0, len(rows), _A_MESSAGE):
             yield rows[start : start + _A_MESSAGE]
 
-    found = await connection.fetch("SELECT indexdef FROM pg_indexes WHERE tablename = 'scores'")
-    definitions = [re.sub(r" INDEX \S+ ON (ONLY )?\S+ ", " INDEX ON bare_scores ", row["indexdef"]) for row in found]
     moments = [time.perf_counter()]
     query = f"SELECT {_ORDER_COLUMNS} FROM events WHERE workspace_id = {workspace.id} AND type = 'order.placed'"
     await connection.copy_from_query(query, output=drop, format="binary")
@@ -118,8 +119,11 @@ async def bare_movement(connection: Any, workspace: Workspace, rows: bytes) -> t
     return out, into, indexed
 
 
-async def stored_scores(connection: Any, workspace: Workspace) -> bytes:
-    """The scores of the latest run as binary COPY has them."""
+async def stored_scores(connection: Any, workspace: Workspace) -> tuple[bytes, list[str]]:
+    """The scores of the latest run as binary COPY has them, and what makes their indexes on the table of the movement.
+
+    The run is a large one, with a table of its own.
+    """
     run_id, partition = await connection.fetchrow(
         "SELECT id, partition FROM runs WHERE workspace_id = $1 AND kept ORDER BY id DESC LIMIT 1", workspace.id
     )
@@ -130,7 +134,9 @@ async def stored_scores(connection: Any, workspace: Workspace) -> bytes:
 
     query = f"SELECT * FROM scores WHERE partition = {partition} AND run_id = {run_id} ORDER BY customer_id"
     await connection.copy_from_query(query, output=keep, format="binary")
-    return bytes(received)
+    made = "SELECT indexdef FROM pg_indexes WHERE tablename = $1"
+    indexes = [row["indexdef"] for row in await connection.fetch(made, table_of(partition))]
+    return bytes(received), [re.sub(r" INDEX \S+ ON \S+ ", " INDEX ON bare_scores ", index) for index in indexes]
 
 
 async def compare(
@@ -151,9 +157,9 @@ async def compare(
                 run_cpu = cpu_seconds(server.process, working.pid) - before
                 # What the server still has to do for the run is not to fall upon its neighbour.
                 await connection.execute("CHECKPOINT")
-                rows = await stored_scores(connection, workspace)
+                rows, definitions = await stored_scores(connection, workspace)
                 before = cpu_seconds(server.process, os.getpid())
-                out, into, indexed = await bare_movement(connection, workspace, rows)
+                out, into, indexed = await bare_movement(connection, workspace, rows, definitions)
                 bare_cpu = cpu_seconds(server.process, os.getpid()) - before
                 bare = out + into + indexed
                 await connection.execute("CHECKPOINT")
@@ -248,10 +254,10 @@ def main() -> None:
     parser.add_argument("--memory-customers", type=int, default=3_000_000, help="0: not measured")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--script-seconds", type=float, default=900, help="0: not measured")
-    parser.add_argument("--small", action="store_true", help="5,000 customers and 10,000, for everyday use")
+    parser.add_argument("--small", action="store_true", help="20,000 customers and 40,000, for everyday use")
     arguments = parser.parse_args()
     if arguments.small:
-        arguments.customers, arguments.interactions_customers, arguments.memory_customers = 5_000, 0, 10_000
+        arguments.customers, arguments.interactions_customers, arguments.memory_customers = 20_000, 0, 40_000
         arguments.rounds, arguments.script_seconds = 1, 60
     os.nice(5)  # As the worker is, so that others on the machine slow both alike.
     # The settings of the service, which keep what is committed.

@@ -10,15 +10,8 @@ if connection is None:
 
 
 def owned(_object: object, name: str | None, type_: str, _reflected: bool, _compare_to: object) -> bool:
-    """Whether the drift check looks at it: the queue's tables are the queue library's, partitions are made by runs.
-
-    Indexes of classes hold an expression, which the server tells in words of its own.
-    """
-    if name is None:
-        return True
-    if type_ == "index":
-        return not name.startswith("ix_scores_class")
-    return not (type_ == "table" and name.startswith(("pgqueuer", "scores_")))
+    """Whether the drift check looks at it: the queue's tables are the queue library's, partitions are made by runs."""
+    return name is None or type_ != "table" or not name.startswith(("pgqueuer", "scores_"))
 
 
 context.configure(

@@ -11,11 +11,15 @@ import pytest_asyncio
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app import migrate
 from app.main import create_app
 from app.settings import Settings
+from app.store import scores
+from app.store.engine import create_engine
+from app.store.score_lists import indexes_of
 from tests.conftest import make_client
 from tests.test_isolation import CANARY, fill
 
@@ -126,6 +130,49 @@ async def test_a_run_that_goes_on_over_a_migration_of_its_scores_can_end(fresh_u
         await connection.close()
 
 
+async def test_runs_keep_their_scores_and_indexes_when_large_ones_get_indexes_of_their_own(fresh_url: str) -> None:
+    await go(fresh_url, command.downgrade, "0013")
+    engine = create_engine(fresh_url)
+    connection = await asyncpg.connect(fresh_url)
+
+    async def found() -> tuple[list[int], dict[str, int]]:
+        """The partitions of the rows that are there, and how many indexes each table has."""
+        rows = await connection.fetch("SELECT partition FROM scores ORDER BY partition")
+        tables = await connection.fetch(
+            "SELECT tablename, count(*) FROM pg_indexes WHERE tablename LIKE 'scores%' GROUP BY tablename"
+        )
+        return [row[0] for row in rows], dict(map(tuple, tables))
+
+    try:
+        await connection.execute("CREATE TABLE scores_run_7 (LIKE scores, CHECK (partition = 7))")
+        await connection.execute("ALTER TABLE scores ATTACH PARTITION scores_run_7 FOR VALUES IN (7)")
+        add = (
+            "INSERT INTO scores (partition, run_id, customer_id, workspace_id, order_count, net_spend, abc_net_spend,"
+            " clv_historical, clv_current, churn_state, lifecycle_status)"
+            " VALUES ($1, 1, 'c', 1, 1, 2.5, 2.5, 2.5, 2.5, 'active', 'new')"
+        )
+        await connection.executemany(add, [(0,), (7,)])
+        before = await found()
+        assert before == ([0, 7], {"scores": 12, "scores_small": 12, "scores_run_7": 12})
+        await go(fresh_url, command.upgrade, "0014")
+        assert await found() == ([0, 7], {"scores": 1, "scores_small": 6, "scores_run_7": 12})
+        async with engine.begin() as newer:
+            await scores.make_partition(newer, 8)
+            await newer.execute(text(add.replace("$1", "8").replace("INTO scores", "INTO scores_run_8")))
+            for statement in indexes_of(8, in_classes=True):
+                await scores.make_index(newer, statement)
+            await scores.attach_partition(newer, 8)
+        as_newest = {"scores": 1, "scores_small": 6, "scores_run_7": 12, "scores_run_8": 12}
+        assert await found() == ([0, 7, 8], as_newest)
+        await go(fresh_url, command.downgrade, "0013")
+        assert await found() == ([0, 7, 8], dict.fromkeys(as_newest, 12))
+        await go(fresh_url, command.upgrade, "0014")
+        assert await found() == ([0, 7, 8], as_newest)
+    finally:
+        await connection.close()
+        await engine.dispose()
+
+
 @pytest.mark.parametrize("timeout_ms", [300])
 async def test_a_migration_that_waits_for_a_lock_gives_up_before_long(
     fresh_url: str, monkeypatch: pytest.MonkeyPatch, timeout_ms: int
@@ -140,8 +187,6 @@ async def test_a_migration_that_waits_for_a_lock_gives_up_before_long(
 
             async def step_down() -> None:
                 def alter(config: Config) -> None:
-                    from sqlalchemy import text
-
                     connection = config.attributes["connection"]
                     connection.execute(text("ALTER TABLE workspaces ADD COLUMN late int"))
 

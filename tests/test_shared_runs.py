@@ -14,6 +14,7 @@ from app import run_execution
 from app.store import populations, queue, wall
 from app.store import run_parts as part_store
 from app.store import runs as run_store
+from app.store import scores as score_store
 from tests.conftest import Client, event, order
 from tests.erasure_traces import hits_in_tables
 from tests.test_runs import AS_OF, run
@@ -87,6 +88,16 @@ async def left_over(engine: AsyncEngine, number: bytes) -> dict[str, int]:
     return {name: rows for name, rows in found.items() if rows}
 
 
+async def index_columns(engine: AsyncEngine) -> list[str]:
+    """What the table of the latest large run is indexed by."""
+    latest = (
+        "SELECT substring(indexdef FROM '[(].*') AS columns FROM pg_indexes WHERE tablename ="
+        " (SELECT format('scores_run_%s', max(partition)) FROM runs WHERE status = 'succeeded')"
+    )
+    async with engine.connect() as connection:
+        return sorted((await connection.execute(text(latest))).scalars())
+
+
 def counted(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[Any]:
     """The arguments of each call of a function from now on."""
     calls: list[Any] = []
@@ -116,14 +127,16 @@ def meanwhile(
     monkeypatch.setattr(module, name, acting)
 
 
-async def be_killed(monkeypatch: pytest.MonkeyPatch, engine: AsyncEngine, number: bytes, step: str, call: int) -> None:
+async def be_killed(
+    monkeypatch: pytest.MonkeyPatch, engine: AsyncEngine, number: bytes, module: Any, step: str, call: int
+) -> None:
     """Do a run until its worker is killed, just before one of the calls of a step."""
 
     async def die() -> None:
         raise Killed
 
     with monkeypatch.context() as patch:
-        meanwhile(patch, part_store, step, call, die)
+        meanwhile(patch, module, step, call, die)
         with pytest.raises(Killed):
             await run_execution.execute_run(engine, number, asyncio.Event())
 
@@ -179,22 +192,30 @@ async def test_other_workers_do_parts_of_a_run_while_it_is_read_and_while_it_is_
 
 
 @pytest.mark.parametrize(
-    ("step", "call", "read_again", "scored_again"),
-    [("keep_read", 3, CUT, CUT), ("keep_fit", 1, 0, CUT), ("mark_scored", 4, 0, CUT - 3), ("end_run", 1, 0, 0)],
+    ("module", "step", "call", "read_again", "scored_again"),
+    [
+        (part_store, "keep_read", 3, CUT, CUT),
+        (part_store, "keep_fit", 1, 0, CUT),
+        (part_store, "mark_scored", 4, 0, CUT - 3),
+        (score_store, "make_index", 3, 0, 0),
+        (part_store, "end_run", 1, 0, 0),
+    ],
 )
 async def test_a_run_whose_worker_is_killed_goes_on_where_it_was(
     shop: Client,
     engine: AsyncEngine,
     monkeypatch: pytest.MonkeyPatch,
+    module: Any,
     step: str,
     call: int,
     read_again: int,
     scored_again: int,
 ) -> None:
     said = await answers(shop, await run(shop, engine))
+    undisturbed = await index_columns(engine)
     monkeypatch.setattr(run_execution, "SIDE_BY_SIDE", 1)
     name, number = await ask(shop, engine)
-    await be_killed(monkeypatch, engine, number, step, call)
+    await be_killed(monkeypatch, engine, number, module, step, call)
     assert (await shop.get(f"/v1/runs/{name}"))["status"] == "running"
     read, scored = counted(monkeypatch, part_store, "keep_read"), counted(monkeypatch, part_store, "mark_scored")
     await run_execution.execute_run(engine, number, asyncio.Event())
@@ -205,6 +226,7 @@ async def test_a_run_whose_worker_is_killed_goes_on_where_it_was(
     assert await left_over(engine, number) == {"scores": CUSTOMERS, "score_history": CUSTOMERS} | {
         f"scores_run_{int(number)}": CUSTOMERS
     }
+    assert await index_columns(engine) == undisturbed
 
 
 async def test_a_part_whose_worker_dies_is_done_by_the_leader(
@@ -305,7 +327,7 @@ async def test_after_a_crash_of_the_server_which_empties_what_was_staged_a_run_b
 ) -> None:
     said = await answers(shop, await run(shop, engine))
     name, number = await ask(shop, engine)
-    await be_killed(monkeypatch, engine, number, "mark_scored", 4)
+    await be_killed(monkeypatch, engine, number, part_store, "mark_scored", 4)
     async with engine.begin() as connection:
         await part_store.end_run(connection, shop.workspace.id, int(number))
     assert await left_over(engine, number) != {}
@@ -340,7 +362,7 @@ async def test_an_erasure_deletes_what_a_run_without_a_worker_has_in_hand(
     canary = f"canary-left-{shop.workspace.id}"
     await shop.record(order("o-1", customer_id=canary))
     name, number = await ask(shop, engine)
-    await be_killed(monkeypatch, engine, number, step, CUT)
+    await be_killed(monkeypatch, engine, number, part_store, step, CUT)
     assert "public.run_parts" in await hits_in_tables(engine, canary)
     assert (await shop.http.delete(f"/v1/customers/{canary}")).status_code == 204
     assert await hits_in_tables(engine, canary) == []

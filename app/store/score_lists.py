@@ -6,7 +6,6 @@ large run are indexed by class as well: the words that filters name, and the ord
 takes whole classes, but for a bound within one; the page is merged from the first rows of each.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -15,21 +14,10 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.store import distribution
 from app.store.engine import DriverStatement
-from app.store.scores import SELECTED_SCORES, find_scores
-from app.store.tables import SCORE_CLASS
+from app.store.score_classes import BOUNDED, SORTS, ScoreClass
+from app.store.scores import SELECTED_SCORES, find_scores, table_of
 
-SORTS = (
-    "customer_id",
-    "net_spend",
-    "days_since_last_order",
-    "order_count",
-    "clv_total",
-    "churn_probability",
-)
-WORDS = ("segment", "abc_grade", "churn_state", "churn_type", "lifecycle_status")
-BOUNDED = ("net_spend", "clv_total")
 MONEY_SORTS = (*BOUNDED, "order_count")
 
 MOST_CLASSES = 256
@@ -79,74 +67,18 @@ class ScoreFilter:
         return share * share * told.customers < limit
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreClass:
-    """Rows of a run with the same words: their bounds of money, and how many of them have a value of each sort."""
+def indexes_of(partition: int, in_classes: bool) -> list[str]:
+    """The statements that make the indexes for lists on the table of a large run; each can be repeated.
 
-    code: int
-    customers: int
-    words: dict[str, str | None]
-    bounds: dict[str, tuple[Decimal | None, Decimal | None]]
-    valued: dict[str, int]
-
-
-_CLASSES = text(f"""
-SELECT CAST(coalesce(jsonb_agg(told), '[]') AS text) FROM (
-    SELECT {SCORE_CLASS} AS code, {", ".join(WORDS)}, count(*) AS customers,
-           {", ".join(f"min({column}) AS low_{column}, max({column}) AS high_{column}" for column in BOUNDED)},
-           {", ".join(f"count({sort}) AS valued_{sort}" for sort in SORTS)}
-    FROM scores
-    WHERE workspace_id = :workspace_id AND partition = :partition AND run_id = :run_id
-    GROUP BY code, {", ".join(WORDS)}
-) AS told
-""")
-
-
-async def keep_classes(connection: AsyncConnection, workspace_id: int, run_id: int, partition: int) -> None:
-    """Tell the classes of a run's scores from all of them, and keep them with the run.
-
-    Not on a cluster, whose pages are not merged from classes: it would ask all shards for one class after another,
-    while without them it asks all at once, and each shard has few rows to look through.
+    The sort comes first: rows of such a table are all of one run, and a constant before it would make each comparison
+    of an index's rows slower, so that it takes half as long again to build. ``in_classes`` adds those of the classes.
     """
-    if not await distribution.on_cluster(connection):
-        classes = await _tell_classes(connection, workspace_id, run_id, partition)
-        await connection.execute(
-            text("UPDATE runs SET score_classes = CAST(:classes AS jsonb) WHERE id = :run_id"),
-            {"classes": classes, "run_id": run_id},
-        )
-
-
-async def _tell_classes(connection: AsyncConnection, workspace_id: int, run_id: int, partition: int) -> str:
-    values = {"workspace_id": workspace_id, "run_id": run_id, "partition": partition}
-    told: str = (await connection.execute(_CLASSES, values)).scalar_one()
-    return told
-
-
-async def read_classes(
-    connection: AsyncConnection, workspace_id: int, run_id: int, partition: int
-) -> tuple[ScoreClass, ...] | None:
-    """The classes that a run's scores fall into; None on a cluster.
-
-    Scores that were deleted since they were told leave their class as it was: it is then looked into in vain.
-    """
-    if await distribution.on_cluster(connection):
-        return None
-    kept = await connection.execute(
-        text("SELECT CAST(score_classes AS text) FROM runs WHERE id = :run_id"), {"run_id": run_id}
-    )
-    # A run that has just succeeded has not come to keep them yet.
-    told = kept.scalar_one() or await _tell_classes(connection, workspace_id, run_id, partition)
-    classes = json.loads(told, parse_int=Decimal, parse_float=Decimal)
-    return tuple(
-        ScoreClass(
-            int(told["code"]),
-            int(told["customers"]),
-            {word: told[word] for word in WORDS},
-            {column: (told[f"low_{column}"], told[f"high_{column}"]) for column in BOUNDED},
-            {sort: int(told[f"valued_{sort}"]) for sort in SORTS},
-        )
-        for told in classes
-    )
+    table = table_of(partition)
+    made = {sort: f"{sort}, customer_id" for sort in SORTS if sort != "customer_id"}
+    if in_classes:
+        made |= {f"class_{sort}": f"score_class, {columns}" for sort, columns in made.items()}
+        made["class"] = "score_class, customer_id"
+    return [f"CREATE INDEX IF NOT EXISTS ix_{table}_{name} ON {table} ({columns})" for name, columns in made.items()]
 
 
 @dataclass(frozen=True)
@@ -246,7 +178,7 @@ async def _from_classes(connection: AsyncConnection, page: _Page, classes: Mappi
 
     def branch(code: int, few: bool) -> str:
         # The code is written out: with it the planner sees that the rows come from the index in the right order.
-        rows = f"SELECT {columns} FROM scores WHERE {where} AND {SCORE_CLASS} = {int(code)}"
+        rows = f"SELECT {columns} FROM scores WHERE {where} AND score_class = {int(code)}"
         # OFFSET keeps the planner from reading by the order after all: it takes bound and order for unrelated.
         return f"(SELECT {columns} FROM ({rows} OFFSET 0) AS bounded {rest})" if few else f"({rows} {rest})"
 

@@ -4,7 +4,7 @@ import itertools
 from collections import namedtuple
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from sqlalchemy import Row, SmallInteger, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.analytics.population import UNITS_PER_CURRENCY
 from app.score_columns import Column, Documents, Moneys, Names, RealLists, Reals, ScoreColumns, Wholes
 from app.store import copy_format, distribution
 from app.store.engine import DriverStatement, copy_in, several
@@ -34,6 +35,9 @@ _WHOLES = {
     column.name: copy_format.int2 if isinstance(column.type, SmallInteger) else copy_format.int4
     for column in SCORE_COLUMNS
 }
+CLASS_WORDS = ("segment", "abc_grade", "churn_state", "churn_type", "lifecycle_status")
+"""What rows of a class have in common, beside the order of magnitude of their net spend."""
+
 StoredScores: Any = namedtuple("StoredScores", ("customer_id", *_COLUMNS))  # type: ignore[misc]
 """A row of scores as it is stored: the customer's id and the score columns in their order."""
 
@@ -53,7 +57,7 @@ def table_of(partition: int) -> str:
 
 
 async def make_partition(connection: AsyncConnection, partition: int) -> None:
-    """A table for one run's scores, without indexes yet, so that it loads fast."""
+    """A table for one run's scores, without indexes yet, so that it loads fast (see ``app/store/score_lists.py``)."""
     name = table_of(partition)
     await connection.execute(text(f"CREATE TABLE {name} (LIKE scores INCLUDING DEFAULTS)"))
     # With this check, attaching need not read the rows again.
@@ -62,13 +66,23 @@ async def make_partition(connection: AsyncConnection, partition: int) -> None:
     await distribution.distribute_beside(connection, name, "scores")
 
 
+async def make_index(connection: AsyncConnection, statement: str) -> None:
+    """Make an index of ``score_lists.indexes_of`` in one process of the server: the caller makes some side by side."""
+    await connection.execute(text("SET LOCAL maintenance_work_mem = '128MB'"))
+    await connection.execute(text("SET LOCAL max_parallel_maintenance_workers = 0"))
+    await connection.execute(text(statement))
+
+
+async def analyze_partition(connection: AsyncConnection, partition: int) -> None:
+    """Let plans know the table from the first read on."""
+    await connection.execute(text(f"ANALYZE {table_of(partition)}"))
+
+
 async def attach_partition(connection: AsyncConnection, partition: int) -> None:
-    """Make the table a partition of ``scores``, which builds its indexes; plans know it from the first read on."""
-    await connection.execute(text("SET LOCAL maintenance_work_mem = '256MB'"))
+    """Make the table a partition of ``scores``, which builds its key."""
     await connection.execute(
         text(f"ALTER TABLE scores ATTACH PARTITION {table_of(partition)} FOR VALUES IN ({int(partition)})")
     )
-    await connection.execute(text(f"ANALYZE {table_of(partition)}"))
 
 
 async def drop_scores(connection: AsyncConnection, workspace_id: int, run_id: int, partition: int) -> None:
@@ -99,13 +113,29 @@ def encode_scores(
 
     ``figures_digests`` are of the figures that gave the scores, ``Population.digests``.
     """
+    classes = score_classes(scores)
     for start in range(0, len(scores.customer_ids), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         ids = scores.customer_ids[rows]
         fixed = (copy_format.int4(np.full(len(ids), number)) for number in (partition, run_id, workspace_id))
-        digests = copy_format.int8(figures_digests[rows])
+        own = (copy_format.int4(classes[rows]), copy_format.int8(figures_digests[rows]), copy_format.text(ids))
         columns = (_field(name, scores.columns[name], rows) for name in _BY_WIDTH)
-        yield copy_format.rows([*fixed, digests, copy_format.text(ids), *columns])
+        yield copy_format.rows([*fixed, *own, *columns])
+
+
+def score_classes(scores: ScoreColumns) -> NDArray[np.int32]:
+    """The class of each row, shape (n,): equal in a run where the words and half powers of ten of net spend are.
+
+    Net spend below one of the currency is of one class, whatever its size.
+    """
+    spent = cast(Moneys, scores.columns["net_spend"]).units.astype(np.float64) / UNITS_PER_CURRENCY
+    codes = np.zeros(spent.size, dtype=np.int32)
+    large = spent >= 1
+    codes[large] = 1 + np.floor(2 * np.log10(spent[large])).astype(np.int32)
+    for word in CLASS_WORDS:
+        named = cast(Names, scores.columns[word])
+        codes = codes * np.int32(len(named.names) + 1) + named.codes.astype(np.int32) + np.int32(1)
+    return codes
 
 
 def encode_history(scores: ScoreColumns, workspace_id: int, run_id: int, as_of: datetime) -> Iterator[bytes]:
@@ -147,7 +177,7 @@ def _stream(rows: Iterable[bytes]) -> Iterable[bytes]:
 
 async def copy_scores(connection: AsyncConnection, partition: int, rows: Iterable[bytes]) -> None:
     """Store scores that ``encode_scores`` made."""
-    columns = ("partition", "run_id", "workspace_id", "figures_digest", "customer_id", *_BY_WIDTH)
+    columns = ("partition", "run_id", "workspace_id", "score_class", "figures_digest", "customer_id", *_BY_WIDTH)
     await copy_in(connection, table_of(partition), columns, _stream(rows))
 
 

@@ -246,16 +246,8 @@ SCORE_COLUMNS: tuple[Column[Any], ...] = (
     Column("lifecycle_stage", IdText),
 )
 
-SCORE_CLASS = (
-    "hashtext(coalesce(segment, '') || '/' || coalesce(abc_grade, '') || '/' || churn_state || '/' ||"
-    " coalesce(churn_type, '') || '/' || lifecycle_status || '/' ||"
-    " (CASE WHEN net_spend >= 1 THEN floor(2 * log(net_spend::double precision))::integer ELSE -1 END)::text)"
-)
-"""The class of a row of scores: its words that lists are filtered by, and its net spend to half a power of ten."""
-
-_SCORE_SORTS = ("net_spend", "days_since_last_order", "order_count", "clv_total", "churn_probability")
-
-# A large run has a partition of its own, with its id as number; small ones share the partition 0.
+# A large run has a partition of its own, with its id as number; small ones share the partition 0. Each kind has indexes
+# for lists of its own: see app/store/score_lists.py.
 scores = Table(
     "scores",
     metadata,
@@ -265,13 +257,7 @@ scores = Table(
     Column("workspace_id", Integer, nullable=False),
     *SCORE_COLUMNS,
     Column("figures_digest", BigInteger, comment="of the day and the figures that gave the scores"),
-    *(Index(f"ix_scores_{column}", "partition", "run_id", column, "customer_id") for column in _SCORE_SORTS),
-    # Filtered lists read these, a class after another: see app/store/score_lists.py.
-    *(
-        Index(f"ix_scores_class_{column}", "partition", "run_id", text(f"({SCORE_CLASS})"), column, "customer_id")
-        for column in _SCORE_SORTS
-    ),
-    Index("ix_scores_class", "partition", "run_id", text(f"({SCORE_CLASS})"), "customer_id"),
+    Column("score_class", Integer, comment="what filtered lists find it by"),
     postgresql_partition_by="LIST (partition)",
 )
 

@@ -29,7 +29,8 @@ from app.api.shortcuts import Shortcut
 from app.errors import InvalidRequest
 from app.fits import Fits
 from app.scalars import Id, Instant, SignedMoney
-from app.store.score_lists import SORTS, ScoreFilter
+from app.store.score_classes import SORTS
+from app.store.score_lists import ScoreFilter
 from app.store.workspaces import KeyHolder
 from app.value import Abc, Churn, Clv, Rfm, Value
 

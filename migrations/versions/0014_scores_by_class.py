@@ -1,0 +1,90 @@
+"""Rows of scores tell their class, and large runs have indexes of their own, without what all their rows share.
+
+Runs that are there keep their indexes, which serve all lists but those that are filtered: they have no classes, and a
+filtered page looks through the run until there is a newer one.
+"""
+
+from collections.abc import Sequence
+
+from alembic import op
+
+revision: str = "0014"
+down_revision: str | None = "0013"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+COMMENT = "what filtered lists find it by"
+SORTS = ("net_spend", "days_since_last_order", "order_count", "clv_total", "churn_probability")
+SCORE_CLASS = (
+    "hashtext(coalesce(segment, '') || '/' || coalesce(abc_grade, '') || '/' || churn_state || '/' ||"
+    " coalesce(churn_type, '') || '/' || lifecycle_status || '/' ||"
+    " (CASE WHEN net_spend >= 1 THEN floor(2 * log(net_spend::double precision))::integer ELSE -1 END)::text)"
+)
+INDEXES = {
+    **{f"ix_scores_{sort}": f"partition, run_id, {sort}, customer_id" for sort in SORTS},
+    **{f"ix_scores_class_{sort}": f"partition, run_id, ({SCORE_CLASS}), {sort}, customer_id" for sort in SORTS},
+    "ix_scores_class": f"partition, run_id, ({SCORE_CLASS}), customer_id",
+}
+# Tables of runs that go on are not attached yet, and have to be like the others when they are.
+UNATTACHED = """
+SELECT DISTINCT format('scores_run_%s', partition) AS name FROM runs_at_work
+WHERE partition <> 0
+  AND EXISTS (
+      SELECT FROM pg_class WHERE oid = to_regclass(format('scores_run_%s', partition)) AND NOT relispartition
+  )
+"""
+ATTACHED = """
+SELECT inhrelid::regclass::text AS name, pg_get_expr(relpartbound, inhrelid) AS bound
+FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'scores'::regclass
+"""
+OF_CLASSES = """
+SELECT indexrelid::regclass::text FROM pg_index
+WHERE indrelid = 'scores_small'::regclass AND pg_get_indexdef(indexrelid) LIKE '%hashtext%'
+"""
+OF_LARGE_RUNS = "SELECT format('%I', indexname) FROM pg_indexes WHERE indexname LIKE 'ix\\_scores\\_run\\_%'"
+
+
+def _told(query: str) -> list[str]:
+    return list(op.get_bind().exec_driver_sql(query).scalars())
+
+
+def _alter_unattached(change: str) -> None:
+    for table in _told(UNATTACHED):
+        op.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        if table in _told(UNATTACHED):  # It may have been attached before it was locked.
+            op.execute(f"ALTER TABLE {table} {change}")
+
+
+def _alter(change: str) -> None:
+    # Their runs hold them for seconds, but nobody reads them: first these, so that no reader waits behind both.
+    _alter_unattached(change)
+    # From here on none is made or attached; what was made meanwhile is altered too.
+    op.execute("LOCK TABLE scores IN ACCESS EXCLUSIVE MODE")
+    op.execute(f"ALTER TABLE scores {change}")
+    _alter_unattached(change)
+
+
+def upgrade() -> None:
+    _alter("ADD COLUMN IF NOT EXISTS score_class integer")
+    op.execute(f"COMMENT ON COLUMN scores.score_class IS '{COMMENT}'")
+    # A partition that is detached keeps its indexes when those of the whole are dropped.
+    attached = op.get_bind().exec_driver_sql(ATTACHED).all()
+    for name, _ in attached:
+        op.execute(f"ALTER TABLE scores DETACH PARTITION {name}")
+    for index in INDEXES:
+        op.execute(f"DROP INDEX {index}")
+    for name, bound in attached:
+        op.execute(f"ALTER TABLE scores ATTACH PARTITION {name} {bound}")
+    # Small runs are looked through sooner than their classes are merged.
+    for index in _told(OF_CLASSES):
+        op.execute(f"DROP INDEX {index}")
+    op.execute("UPDATE runs SET score_classes = NULL")
+
+
+def downgrade() -> None:
+    op.execute("UPDATE runs SET score_classes = NULL")
+    for index in _told(OF_LARGE_RUNS):
+        op.execute(f"DROP INDEX {index}")
+    _alter("DROP COLUMN IF EXISTS score_class")
+    for index, columns in INDEXES.items():
+        op.execute(f"CREATE INDEX {index} ON scores ({columns})")
