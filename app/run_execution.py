@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -342,22 +343,26 @@ def _curve(curve: ParetoCurve) -> dict[str, list[float]]:
 
 
 async def _put_in_order(shared: SharedRun, partition: int) -> None:
-    """Make all that lists read of a run's own table: indexes, what filters know of it, and what plans are made by."""
+    """Make all that lists read of a run's own table: what plans are made by, indexes, and what filters know of it."""
     async with autocommit(shared.engine).connect() as connection:
+        # First, since the server does not analyze a table beside the making of its indexes.
+        await score_store.analyze_partition(connection, partition)
         in_classes = not await distribution.on_cluster(connection)
-    left = score_lists.indexes_of(partition, in_classes)
+    left = [partial(score_store.make_index, statement=made) for made in score_lists.indexes_of(partition, in_classes)]
+    if in_classes:
+        left.append(
+            partial(
+                score_classes.keep_classes, workspace_id=shared.workspace.id, run_id=shared.run.id, partition=partition
+            )
+        )
 
     async def work() -> None:
         while left:
             shared.go_on()
             async with shared.engine.begin() as connection:
-                await score_store.make_index(connection, left.pop())
+                await left.pop()(connection)
 
     await _side_by_side(work)
-    async with shared.engine.begin() as connection:
-        await score_store.analyze_partition(connection, partition)
-        if in_classes:
-            await score_classes.keep_classes(connection, *shared.key, partition)
 
 
 async def _end(shared: SharedRun, at_work: Row[Any]) -> None:
