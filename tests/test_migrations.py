@@ -23,6 +23,8 @@ from app.store.score_lists import indexes_of
 from tests.conftest import make_client
 from tests.test_isolation import CANARY, fill
 
+pytestmark = pytest.mark.one_server
+
 REVISIONS = [script.revision for script in ScriptDirectory.from_config(migrate._config()).walk_revisions()]
 """From the newest to the oldest."""
 

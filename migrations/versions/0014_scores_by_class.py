@@ -25,6 +25,8 @@ INDEXES = {
     **{f"ix_scores_class_{sort}": f"partition, run_id, ({SCORE_CLASS}), {sort}, customer_id" for sort in SORTS},
     "ix_scores_class": f"partition, run_id, ({SCORE_CLASS}), customer_id",
 }
+# A cluster refuses some changes of tables and indexes in one transaction unless it goes from shard to shard.
+SHARD_BY_SHARD = "SET LOCAL citus.multi_shard_modify_mode = 'sequential'"
 # Tables of runs that go on are not attached yet, and have to be like the others when they are.
 UNATTACHED = """
 SELECT DISTINCT format('scores_run_%s', partition) AS name FROM runs_at_work
@@ -65,6 +67,7 @@ def _alter(change: str) -> None:
 
 
 def upgrade() -> None:
+    op.execute(SHARD_BY_SHARD)
     _alter("ADD COLUMN IF NOT EXISTS score_class integer")
     op.execute(f"COMMENT ON COLUMN scores.score_class IS '{COMMENT}'")
     # A partition that is detached keeps its indexes when those of the whole are dropped.
@@ -82,6 +85,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute(SHARD_BY_SHARD)
     op.execute("UPDATE runs SET score_classes = NULL")
     for index in _told(OF_LARGE_RUNS):
         op.execute(f"DROP INDEX {index}")
