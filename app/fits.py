@@ -22,7 +22,7 @@ class Fits:
     def __init__(self) -> None:
         self._runs: dict[int, FittedRun] = {}
         self._settings: dict[tuple[int, int], WorkspaceSettings] = {}
-        self._classes: dict[int, tuple[ScoreClass, ...]] = {}
+        self._classes: dict[int, tuple[ScoreClass, ...] | None] = {}
 
     async def get(self, connection: AsyncConnection, run_id: int) -> FittedRun:
         found = self._runs.get(run_id)
@@ -45,13 +45,10 @@ class Fits:
 
     async def classes(self, connection: AsyncConnection, run: FittedRun) -> tuple[ScoreClass, ...] | None:
         """The classes of a run's scores, where pages are merged from them."""
-        found = self._classes.get(run.id)
-        if found is None:
-            found = await read_classes(connection, run.id)
-            if found:
-                self._classes[run.id] = found
-                forget_oldest(self._classes, MOST_FITS)
-        return found
+        if run.id not in self._classes:
+            self._classes[run.id] = await read_classes(connection, run.id)
+            forget_oldest(self._classes, MOST_FITS)
+        return self._classes[run.id]
 
     async def settings(self, connection: AsyncConnection, workspace: Workspace) -> WorkspaceSettings:
         """The workspace's settings, of the version that the look-up of the key told, or a later one."""

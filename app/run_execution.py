@@ -1,9 +1,10 @@
 """The job of the worker: a scoring run. It fits a workspace's population as of a moment and stores all scores.
 
-A run has three steps. Its population is cut into parts, which are read in one snapshot; it is fitted as a whole; its
-parts are scored. The worker that was handed the job leads: it cuts, fits and ends the run. All workers that have time
-do parts. Nobody sees anything of a run before its last transaction makes it the latest; one that fails leaves nothing
-behind, and one whose worker is killed is taken up by another where it was.
+A run has four steps. Its population is cut into parts, which are read in one snapshot; it is fitted as a whole; its
+parts are scored; what they stored is put in order for lists. The worker that was handed the job leads: it cuts, fits,
+puts in order and ends the run. All workers that have time do parts. Nobody sees anything of a run before its last
+transaction makes it the latest; one that fails leaves nothing behind, and one whose worker is killed is taken up by
+another where it was.
 """
 
 import asyncio
@@ -171,7 +172,7 @@ async def _work_off(shared: SharedRun, do_next: Callable[[], Awaitable[bool]], l
     await _side_by_side(work, min(SIDE_BY_SIDE, left(await _count_done(shared))))
 
 
-async def _side_by_side(work: Callable[[], Awaitable[None]], times: int = SIDE_BY_SIDE) -> None:
+async def _side_by_side(work: Callable[[], Awaitable[None]], times: int) -> None:
     """The same work several times at once; what fails ends the others, and is raised."""
     tasks = [asyncio.ensure_future(work()) for _ in range(times)]
     if not tasks:
@@ -226,7 +227,7 @@ async def _help(shared: SharedRun, at_work: Row[Any]) -> None:
                 worked = await score_next(shared, fitted, at_work.partition)
 
     try:
-        await _side_by_side(work)
+        await _side_by_side(work, SIDE_BY_SIDE)
     except (TotalTooLarge, population_store.SnapshotGone, queue.Interrupted):
         return  # Whoever leads the run meets the same, and says so.
 
@@ -344,8 +345,8 @@ def _curve(curve: ParetoCurve) -> dict[str, list[float]]:
 
 async def _put_in_order(shared: SharedRun, partition: int) -> None:
     """Make all that lists read of a run's own table: what plans are made by, indexes, and what filters know of it."""
-    async with autocommit(shared.engine).connect() as connection:
-        # First, since the server does not analyze a table beside the making of its indexes.
+    async with shared.engine.begin() as connection:
+        # First, since it waits for the making of indexes: here for one that a killed leader has left the server at.
         await score_store.analyze_partition(connection, partition)
         in_classes = not await distribution.on_cluster(connection)
     left = [partial(score_store.make_index, statement=made) for made in score_lists.indexes_of(partition, in_classes)]
@@ -359,10 +360,11 @@ async def _put_in_order(shared: SharedRun, partition: int) -> None:
     async def work() -> None:
         while left:
             shared.go_on()
+            make = left.pop()
             async with shared.engine.begin() as connection:
-                await left.pop()(connection)
+                await make(connection)
 
-    await _side_by_side(work)
+    await _side_by_side(work, SIDE_BY_SIDE)
 
 
 async def _end(shared: SharedRun, at_work: Row[Any]) -> None:

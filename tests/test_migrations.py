@@ -115,8 +115,11 @@ async def test_every_migration_goes_up_down_and_up_with_data(fresh_url: str) -> 
     await fill_up(fresh_url)
 
 
-async def test_a_run_that_goes_on_over_a_migration_of_its_scores_can_end(fresh_url: str) -> None:
-    await go(fresh_url, command.downgrade, "0012")
+@pytest.mark.parametrize(("below", "above"), [("0012", "0013"), ("0013", "0014")])
+async def test_a_run_that_goes_on_over_a_migration_of_its_scores_can_end(
+    fresh_url: str, below: str, above: str
+) -> None:
+    await go(fresh_url, command.downgrade, below)
     connection = await asyncpg.connect(fresh_url)
     try:
         for part in ("7", "0", "9"):  # One with a table of its own, a small one, and one that has none yet.
@@ -125,7 +128,7 @@ async def test_a_run_that_goes_on_over_a_migration_of_its_scores_can_end(fresh_u
                 f" VALUES (1{part}, 1, '', 0, {part})"
             )
         await connection.execute("CREATE TABLE scores_run_7 (LIKE scores INCLUDING DEFAULTS)")
-        for way, revision in ((command.upgrade, "0013"), (command.downgrade, "0012"), (command.upgrade, "0013")):
+        for way, revision in ((command.upgrade, above), (command.downgrade, below), (command.upgrade, above)):
             await go(fresh_url, way, revision)
         await connection.execute("ALTER TABLE scores ATTACH PARTITION scores_run_7 FOR VALUES IN (7)")
     finally:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import run_execution
 from app.main import create_app
 from app.settings import Settings
+from app.store import score_classes
 from app.store.score_classes import SORTS
 from tests.conftest import Client, make_client, order
 from tests.test_runs import run, shop  # noqa: F401 - a fixture
@@ -269,18 +270,35 @@ async def test_a_run_keeps_its_classes_and_lists_are_the_same_without_them(
     monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
     asked: dict[str, Any] = {"abc": "C", "clv_total_min": "20.25", "sort": "-clv_total"}
     pages, merged = [], []
-    for forgotten in ("", "score_classes = NULL", """score_classes = '[{"code": 5, "customers": 31}]'"""):
-        await run(shop, engine)
-        if forgotten:
+    keep = score_classes.keep_classes
+
+    async def keep_without_one(connection: Any, **named: Any) -> None:
+        """As where a worker of a version without classes has scored a part."""
+        await connection.execute(
+            text(
+                f"UPDATE scores_run_{named['run_id']} SET score_class = NULL"
+                " WHERE workspace_id = :workspace_id AND customer_id = 'c-05'"
+            ),
+            {"workspace_id": named["workspace_id"]},
+        )
+        await keep(connection, **named)
+
+    of_another_version = """score_classes = '[{"code": 5, "customers": 31}]'"""
+    for forgotten in ("", "score_classes = NULL", of_another_version, "a row"):
+        with monkeypatch.context() as patch:
+            if forgotten == "a row":
+                patch.setattr(score_classes, "keep_classes", keep_without_one)
+            await run(shop, engine)
+        if "=" in forgotten:
             async with engine.begin() as connection:
                 await connection.exec_driver_sql(f"UPDATE runs SET {forgotten}")
         del statements[:]
         pages.append((await shop.get("/v1/values", **asked))["data"])
         merged.append(any("UNION ALL" in getattr(sent, "query", "") for sent in statements))
-    assert merged == [True, False, False]
+    assert merged == [True, False, False, False]
     assert pages[0]
     ids = [[(value["customer_id"], value["clv"]) for value in page] for page in pages]
-    assert ids[0] == ids[1] == ids[2]
+    assert ids == [ids[0]] * 4
 
 
 async def test_a_revoked_key_reads_no_value_although_it_was_known_a_moment_ago(client: Client) -> None:

@@ -65,6 +65,9 @@ def distribute(connection: Connection) -> list[str]:
                     "with": "none" if table == DISTRIBUTED[0] else DISTRIBUTED[0],
                 },
             )
+        if table == "scores":
+            # Lists of a cluster are not merged from classes: see app/store/score_lists.py.
+            connection.execute(text("UPDATE runs SET score_classes = NULL"))
         # The coordinator would keep what it had, unseen, for ever.
         connection.execute(text("SELECT truncate_local_data_after_distributing_table(:table)"), {"table": table})
         connection.commit()

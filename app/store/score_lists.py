@@ -6,6 +6,7 @@ large run are indexed by class as well: the words that filters name, and the ord
 takes whole classes, but for a bound within one; the page is merged from the first rows of each.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -36,35 +37,35 @@ class ScoreFilter:
         """Whether it lets through other rows than a stretch of the sort's own index."""
         return bool(self.equal or (self.at_least.keys() | self.at_most.keys()) - {sort})
 
-    def may_take(self, told: "ScoreClass") -> bool:
+    def may_take(self, told: ScoreClass) -> bool:
         """Whether rows of the class may meet the conditions."""
         for column, word in self.equal.items():
             if told.words[column] != word:
                 return False
         for column, amount in self.at_least.items():
-            highest = told.bounds[column][1]
+            highest = told.amounts[column].highest
             if highest is None or highest < amount:
                 return False
         for column, amount in self.at_most.items():
-            lowest = told.bounds[column][0]
+            lowest = told.amounts[column].lowest
             if lowest is None or lowest > amount:
                 return False
         return True
 
-    def takes_few(self, told: "ScoreClass", sort: str, limit: int) -> bool:
-        """Whether the rows of a class that the bounds let through are sooner sorted than met with in order."""
-        share = 1.0
-        for column in (self.at_least.keys() | self.at_most.keys()) - {sort}:
-            low, high = told.bounds[column]
-            if low is None or high is None or low == high:
-                continue
-            begin = max(low, self.at_least.get(column, low))
-            end = min(high, self.at_most.get(column, high))
-            share *= float((end - begin) / (high - low))
-        if sort in MONEY_SORTS:
-            # They go with the bound: its rows may stand at the far end of the order.
-            return share < 0.5
-        return share * share * told.customers < limit
+    def takes_few(self, told: ScoreClass, sort: str, falling: bool, limit: int) -> bool:
+        """Whether the rows of a class that the bounds let through are sooner sorted than met with in order.
+
+        All ``share * customers`` of them are sorted. In order, ``limit / share`` rows are read where bound and order
+        have nothing to do with each other. Where they go against each other the rows may all stand at the far end, or
+        not: the geometric mean of that and of all rows is what is reckoned with.
+        """
+        bounded = (self.at_least.keys() | self.at_most.keys()) - {sort}
+        share = math.prod(
+            told.amounts[column].share(self.at_least.get(column), self.at_most.get(column)) for column in bounded
+        )
+        # Money and orders go together.
+        against = sort in MONEY_SORTS and bounded & (self.at_most if falling else self.at_least).keys()
+        return bool(bounded) and share ** (3 if against else 2) * told.customers < limit
 
 
 def indexes_of(partition: int, in_classes: bool) -> list[str]:
@@ -125,7 +126,7 @@ async def list_scores(
         if chosen is None or len(chosen) > MOST_CLASSES:
             return await _from_one_index(connection, looked_for)
         # Equal codes of unequal words: the conditions on the words part them.
-        few = {told.code: filters.takes_few(told, sort, length) for told in chosen}
+        few = {told.code: filters.takes_few(told, sort, falling, length) for told in chosen}
         ids = await _from_classes(connection, looked_for, few, sort)
         found = {row.customer_id: row for row in await find_scores(connection, workspace_id, run_id, partition, ids)}
         # A run whose scores are deleted between the two has none left.

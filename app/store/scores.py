@@ -66,20 +66,25 @@ async def make_partition(connection: AsyncConnection, partition: int) -> None:
     await distribution.distribute_beside(connection, name, "scores")
 
 
+_SORT_IN_MEMORY = text("SET LOCAL maintenance_work_mem = '128MB'")
+
+
+async def analyze_partition(connection: AsyncConnection, partition: int) -> None:
+    """Let plans know the table from the first read on, once no index of it is being made."""
+    await connection.execute(text("SET LOCAL lock_timeout = '10min'"))
+    await connection.execute(text(f"ANALYZE {table_of(partition)}"))
+
+
 async def make_index(connection: AsyncConnection, statement: str) -> None:
     """Make an index of ``score_lists.indexes_of`` in one process of the server: the caller makes some side by side."""
-    await connection.execute(text("SET LOCAL maintenance_work_mem = '128MB'"))
+    await connection.execute(_SORT_IN_MEMORY)
     await connection.execute(text("SET LOCAL max_parallel_maintenance_workers = 0"))
     await connection.execute(text(statement))
 
 
-async def analyze_partition(connection: AsyncConnection, partition: int) -> None:
-    """Let plans know the table from the first read on."""
-    await connection.execute(text(f"ANALYZE {table_of(partition)}"))
-
-
 async def attach_partition(connection: AsyncConnection, partition: int) -> None:
     """Make the table a partition of ``scores``, which builds its key."""
+    await connection.execute(_SORT_IN_MEMORY)
     await connection.execute(
         text(f"ALTER TABLE scores ATTACH PARTITION {table_of(partition)} FOR VALUES IN ({int(partition)})")
     )
@@ -98,6 +103,7 @@ async def drop_scores(connection: AsyncConnection, workspace_id: int, run_id: in
 
 async def drop_unfinished(connection: AsyncConnection, workspace_id: int, run_id: int) -> None:
     """Delete what was stored of a run that has not ended, wherever that was."""
+    await connection.execute(text("UPDATE runs SET score_classes = NULL WHERE id = :run_id"), {"run_id": run_id})
     await connection.execute(text(f"DROP TABLE IF EXISTS {table_of(run_id)}"))
     await drop_scores(connection, workspace_id, run_id, SHARED_PARTITION)
     await connection.execute(
@@ -113,7 +119,7 @@ def encode_scores(
 
     ``figures_digests`` are of the figures that gave the scores, ``Population.digests``.
     """
-    classes = score_classes(scores)
+    classes = class_codes(scores)
     for start in range(0, len(scores.customer_ids), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         ids = scores.customer_ids[rows]
@@ -123,7 +129,7 @@ def encode_scores(
         yield copy_format.rows([*fixed, *own, *columns])
 
 
-def score_classes(scores: ScoreColumns) -> NDArray[np.int32]:
+def class_codes(scores: ScoreColumns) -> NDArray[np.int32]:
     """The class of each row, shape (n,): equal in a run where the words and half powers of ten of net spend are.
 
     Net spend below one of the currency is of one class, whatever its size.

@@ -246,8 +246,9 @@ SCORE_COLUMNS: tuple[Column[Any], ...] = (
     Column("lifecycle_stage", IdText),
 )
 
-# A large run has a partition of its own, with its id as number; small ones share the partition 0. Each kind has indexes
-# for lists of its own: see app/store/score_lists.py.
+# A large run has a partition of its own, with its id as number; small ones share the partition 0, `scores_small`. Each
+# kind has its own indexes for lists: app/store/score_lists.py makes those of a large run, the migrations 0003 and 0014
+# made those of the small ones.
 scores = Table(
     "scores",
     metadata,

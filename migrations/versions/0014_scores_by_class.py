@@ -2,6 +2,13 @@
 
 Runs that are there keep their indexes, which serve all lists but those that are filtered: they have no classes, and a
 filtered page looks through the run until there is a newer one.
+
+While versions are side by side, a process of the version before can't answer filtered pages of a large run that a
+worker of this one did, and a large run that a worker of the version before did has no indexes for lists: replace the
+processes that serve first, and ask for a run when all are replaced.
+
+Each large run that is kept takes some fourteen locks here: beyond some hundreds of them ``max_locks_per_transaction``
+has to allow it.
 """
 
 from collections.abc import Sequence
@@ -13,6 +20,7 @@ down_revision: str | None = "0013"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
+CHECK = "ck_scores_small_partition"
 COMMENT = "what filtered lists find it by"
 SORTS = ("net_spend", "days_since_last_order", "order_count", "clv_total", "churn_probability")
 SCORE_CLASS = (
@@ -67,6 +75,11 @@ def _alter(change: str) -> None:
 
 
 def upgrade() -> None:
+    # With this check, attaching need not read the rows again while others wait.
+    with op.get_context().autocommit_block():
+        op.execute(f"ALTER TABLE scores_small DROP CONSTRAINT IF EXISTS {CHECK}")
+        op.execute(f"ALTER TABLE scores_small ADD CONSTRAINT {CHECK} CHECK (partition = 0) NOT VALID")
+        op.execute(f"ALTER TABLE scores_small VALIDATE CONSTRAINT {CHECK}")
     op.execute(SHARD_BY_SHARD)
     _alter("ADD COLUMN IF NOT EXISTS score_class integer")
     op.execute(f"COMMENT ON COLUMN scores.score_class IS '{COMMENT}'")
@@ -81,14 +94,14 @@ def upgrade() -> None:
     # Small runs are looked through sooner than their classes are merged.
     for index in _told(OF_CLASSES):
         op.execute(f"DROP INDEX {index}")
-    op.execute("UPDATE runs SET score_classes = NULL")
 
 
 def downgrade() -> None:
     op.execute(SHARD_BY_SHARD)
-    op.execute("UPDATE runs SET score_classes = NULL")
+    _alter("DROP COLUMN IF EXISTS score_class")
     for index in _told(OF_LARGE_RUNS):
         op.execute(f"DROP INDEX {index}")
-    _alter("DROP COLUMN IF EXISTS score_class")
+    op.execute(f"ALTER TABLE scores_small DROP CONSTRAINT {CHECK}")
+    op.execute("UPDATE runs SET score_classes = NULL")
     for index, columns in INDEXES.items():
         op.execute(f"CREATE INDEX {index} ON scores ({columns})")
