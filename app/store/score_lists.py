@@ -22,7 +22,7 @@ from app.store.scores import SELECTED_SCORES, find_scores, table_of
 MONEY_SORTS = (*BOUNDED, "order_count")
 
 MOST_CLASSES = 256
-"""So many are merged; their statement takes a tenth of a second to plan."""
+"""So many are merged; each takes a seventh of a millisecond to plan."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,6 @@ async def list_scores(
         looked_for = _Page([*conditions, *([condition] if condition else [])], values, order, length)
         if chosen is None or len(chosen) > MOST_CLASSES:
             return await _from_one_index(connection, looked_for)
-        # Equal codes of unequal words: the conditions on the words part them.
         few = {told.code: filters.takes_few(told, sort, falling, length) for told in chosen}
         ids = await _from_classes(connection, looked_for, few, sort)
         found = {row.customer_id: row for row in await find_scores(connection, workspace_id, run_id, partition, ids)}
