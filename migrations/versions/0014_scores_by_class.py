@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 from alembic import op
 
+from migrations.score_tables import alter_scores
+
 revision: str = "0014"
 down_revision: str | None = "0013"
 branch_labels: str | Sequence[str] | None = None
@@ -35,14 +37,6 @@ INDEXES = {
 }
 # A cluster refuses some changes of tables and indexes in one transaction unless it goes from shard to shard.
 SHARD_BY_SHARD = "SET LOCAL citus.multi_shard_modify_mode = 'sequential'"
-# Tables of runs that go on are not attached yet, and have to be like the others when they are.
-UNATTACHED = """
-SELECT DISTINCT format('scores_run_%s', partition) AS name FROM runs_at_work
-WHERE partition <> 0
-  AND EXISTS (
-      SELECT FROM pg_class WHERE oid = to_regclass(format('scores_run_%s', partition)) AND NOT relispartition
-  )
-"""
 ATTACHED = """
 SELECT inhrelid::regclass::text AS name, pg_get_expr(relpartbound, inhrelid) AS bound
 FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'scores'::regclass
@@ -58,22 +52,6 @@ def _told(query: str) -> list[str]:
     return list(op.get_bind().exec_driver_sql(query).scalars())
 
 
-def _alter_unattached(change: str) -> None:
-    for table in _told(UNATTACHED):
-        op.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
-        if table in _told(UNATTACHED):  # It may have been attached before it was locked.
-            op.execute(f"ALTER TABLE {table} {change}")
-
-
-def _alter(change: str) -> None:
-    # Their runs hold them for seconds, but nobody reads them: first these, so that no reader waits behind both.
-    _alter_unattached(change)
-    # From here on none is made or attached; what was made meanwhile is altered too.
-    op.execute("LOCK TABLE scores IN ACCESS EXCLUSIVE MODE")
-    op.execute(f"ALTER TABLE scores {change}")
-    _alter_unattached(change)
-
-
 def upgrade() -> None:
     # With this check, attaching need not read the rows again while others wait.
     with op.get_context().autocommit_block():
@@ -81,7 +59,7 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE scores_small ADD CONSTRAINT {CHECK} CHECK (partition = 0) NOT VALID")
         op.execute(f"ALTER TABLE scores_small VALIDATE CONSTRAINT {CHECK}")
     op.execute(SHARD_BY_SHARD)
-    _alter("ADD COLUMN IF NOT EXISTS score_class integer")
+    alter_scores("ADD COLUMN IF NOT EXISTS score_class integer")
     op.execute(f"COMMENT ON COLUMN scores.score_class IS '{COMMENT}'")
     # A partition that is detached keeps its indexes when those of the whole are dropped.
     attached = op.get_bind().exec_driver_sql(ATTACHED).all()
@@ -98,7 +76,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute(SHARD_BY_SHARD)
-    _alter("DROP COLUMN IF EXISTS score_class")
+    alter_scores("DROP COLUMN IF EXISTS score_class")
     for index in _told(OF_LARGE_RUNS):
         op.execute(f"DROP INDEX {index}")
     op.execute(f"ALTER TABLE scores_small DROP CONSTRAINT {CHECK}")
