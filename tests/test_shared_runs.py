@@ -370,6 +370,24 @@ async def test_an_erasure_deletes_what_a_run_without_a_worker_has_in_hand(
     await answers(shop, await shop.get(f"/v1/runs/{name}"))
 
 
+@pytest.mark.one_server
+async def test_an_erasure_forgets_the_classes_of_a_run_without_a_worker(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They tell the money of whoever is alone in a class."""
+
+    async def kept() -> bool:
+        async with engine.connect() as connection:
+            told = text("SELECT score_classes IS NOT NULL FROM runs WHERE id = :id")
+            return bool((await connection.execute(told, {"id": int(number)})).scalar_one())
+
+    _, number = await ask(shop, engine)
+    await be_killed(monkeypatch, engine, number, part_store, "end_run", 1)
+    assert await kept()
+    assert (await shop.http.delete("/v1/customers/c-000")).status_code == 204
+    assert not await kept()
+
+
 @pytest.mark.parametrize("step", ["keep_read", "keep_fit", "mark_scored"])
 async def test_a_run_in_parts_leaves_out_who_is_erased_while_it_is_at_work(
     shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, step: str
