@@ -23,7 +23,8 @@ from app.analytics.fit import FittedModel, FloatArray, IntArray, check_customers
 from app.analytics.gamma_gamma import FittedSpend, purchase_value
 from app.analytics.tabulation import Block, TablesOfFit, blocks, count_table, kept_block, value_table
 
-BLOCK_ROWS = 32_768
+BLOCK_ROWS = 2_048
+"""Rows whose mixed tables are held at once: a megabyte, which stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,35 @@ class Interval:
     level: float
     low: FloatArray
     high: FloatArray
+
+
+@dataclass(frozen=True)
+class HistoryInterval:
+    """What of the interval of value depends on a customer's history alone, not on their money; arrays (n,).
+
+    Attributes
+    ----------
+    level : float
+    frequency : repeat purchase days
+    low, high : quantiles of the undiscounted value, parameters taken as known, in units of the expected value of one
+        purchase; >= 0
+    discount : discounted over undiscounted expected purchases; 1 where none are expected
+    expected_purchases : undiscounted
+    log_variance : of the logarithm of the expected purchases, by the error of the parameters
+    """
+
+    level: float
+    frequency: FloatArray
+    low: FloatArray
+    high: FloatArray
+    discount: FloatArray
+    expected_purchases: FloatArray
+    log_variance: FloatArray
+
+    def at(self, rows: IntArray) -> HistoryInterval:
+        """That of customers whose histories stand in these rows."""
+        arrays = ("frequency", "low", "high", "discount", "expected_purchases", "log_variance")
+        return HistoryInterval(self.level, *(getattr(self, name)[rows] for name in arrays))
 
 
 def interval(
@@ -61,7 +91,7 @@ def interval(
     scores : PurchaseScores or None
         Of the same customers, horizon and rate, where they are known already.
     kept : TablesOfFit or None
-        Tables from earlier calls with the same fit, spend and horizon, for the few customers of a live score.
+        Tables from earlier calls with the same fit, spend and horizon: of live scores, or of parts of a population.
 
     Returns
     -------
@@ -74,11 +104,27 @@ def interval(
     array([121.6])
     """
     x, t_x, T, mean = _customers(frequency, recency_days, T_days, monetary_value)
-    _check_level(level)
     scores = scores or predictive.score(fitted, x, t_x, T, horizon_days, annual_rate)
-    bought = scores.expected_purchases > 0
-    discount = np.divide(scores.discounted_purchases, scores.expected_purchases, out=np.ones_like(x), where=bought)
-    unit = purchase_value(spend, x, mean) * discount
+    return money_interval(spend, history_interval(fitted, spend, x, t_x, T, horizon_days, level, scores, kept), mean)
+
+
+def history_interval(
+    fitted: FittedModel,
+    spend: FittedSpend,
+    frequency: ArrayLike,
+    recency_days: ArrayLike,
+    T_days: ArrayLike,
+    horizon_days: float,
+    level: float,
+    scores: predictive.PurchaseScores,
+    kept: TablesOfFit | None = None,
+) -> HistoryInterval:
+    """Return what `interval` takes from each history; see there for the parameters.
+
+    It is nearly all of the work, and customers who share a history need it once.
+    """
+    x, t_x, T = check_customers(frequency, recency_days, T_days)
+    _check_level(level)
     low, high = np.empty_like(x), np.empty_like(x)
     tail = (1 - level) / 2
     cut = blocks if kept is None else partial(kept_block, kept)
@@ -88,8 +134,21 @@ def interval(
             mixed, base, none = _mixture(block, cell, chances)
             low[rows] = _invert(mixed, base, none, block.grid[cell], tail)
             high[rows] = _invert(mixed, base, none, block.grid[cell], 1 - tail)
-    error = _standard_error(spend, x, t_x, T, mean, float(horizon_days), scores) * float(ndtri(1 - tail))
-    return Interval(level, *_widened(low * unit, high * unit, scores.expected_purchases * unit, error))
+    expected = scores.expected_purchases
+    discount = np.divide(scores.discounted_purchases, expected, out=np.ones_like(x), where=expected > 0)
+    variance = _purchases_log_variance(x, t_x, T, float(horizon_days), scores)
+    return HistoryInterval(level, x, low, high, discount, expected, variance)
+
+
+def money_interval(spend: FittedSpend, history: HistoryInterval, monetary_value: ArrayLike) -> Interval:
+    """Return the interval of `interval` for customers of these histories and means of money, shape (n,)."""
+    x = history.frequency
+    mean = _check_mean(x, monetary_value)
+    unit = purchase_value(spend, x, mean) * history.discount
+    tail = (1 - history.level) / 2
+    error = np.sqrt(history.log_variance + _spend_log_variance(spend, x, mean)) * float(ndtri(1 - tail))
+    centre = history.expected_purchases * unit
+    return Interval(history.level, *_widened(history.low * unit, history.high * unit, centre, error))
 
 
 def purchase_interval(
@@ -198,16 +257,10 @@ def _invert(mixed: FloatArray, base: FloatArray, none: FloatArray, grid: FloatAr
     return np.where(target <= none, 0.0, ends[0] * (ends[1] / ends[0]) ** part)
 
 
-def _standard_error(
-    spend: FittedSpend,
-    x: FloatArray,
-    t_x: FloatArray,
-    T: FloatArray,
-    mean: FloatArray,
-    horizon: float,
-    scores: predictive.PurchaseScores,
+def _purchases_log_variance(
+    x: FloatArray, t_x: FloatArray, T: FloatArray, horizon: float, scores: predictive.PurchaseScores
 ) -> FloatArray:
-    """Return the standard error of the logarithm of each expected value that the parameters leave, shape (n,)."""
+    """Return the variance of the logarithm of each expected number of purchases that the parameters leave, (n,)."""
     total, error = np.zeros_like(x), np.zeros_like(x)
     for member in scores.members:
         centre = member.expected_purchases
@@ -216,17 +269,21 @@ def _standard_error(
         total += member.weight * centre
         # Members were fitted on the same customers, so their errors go together.
         error += member.weight * centre * np.sqrt(_log_variance(moved, centre))
-    variance = np.square(np.divide(error, total, out=np.zeros_like(x), where=total > 0))
-    if spend.gamma_gamma is not None:
+    return np.square(np.divide(error, total, out=np.zeros_like(x), where=total > 0))
 
-        def worth(params: Mapping[str, float]) -> FloatArray:
-            p, q, v = params["p"], params["q"], params["v"]
-            # A draw with q below 1 has no mean for newcomers; the least q that has a sensible one stands for it.
-            return p * (v + x * mean) / (p * x + max(q, 1.05) - 1)
 
-        moved = np.array([worth(point) for point in spend.gamma_gamma.moved_params])
-        variance += _log_variance(moved, worth(spend.gamma_gamma.params))
-    return np.sqrt(variance)
+def _spend_log_variance(spend: FittedSpend, x: FloatArray, mean: FloatArray) -> FloatArray:
+    """Return the same of the expected value of a purchase, (n,); the credible mean tells none."""
+    if spend.gamma_gamma is None:
+        return np.zeros_like(x)
+
+    def worth(params: Mapping[str, float]) -> FloatArray:
+        p, q, v = params["p"], params["q"], params["v"]
+        # A draw with q below 1 has no mean for newcomers; the least q that has a sensible one stands for it.
+        return p * (v + x * mean) / (p * x + max(q, 1.05) - 1)
+
+    moved = np.array([worth(point) for point in spend.gamma_gamma.moved_params])
+    return _log_variance(moved, worth(spend.gamma_gamma.params))
 
 
 def _log_variance(moved: FloatArray, centre: FloatArray) -> FloatArray:
@@ -253,10 +310,15 @@ def _customers(
     frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike, monetary_value: ArrayLike
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     x, t_x, T = check_customers(frequency, recency_days, T_days)
+    return x, t_x, T, _check_mean(x, monetary_value)
+
+
+def _check_mean(x: FloatArray, monetary_value: ArrayLike) -> FloatArray:
+    """Return the mean value of a repeat purchase of each, 0 where there is none, or say what is wrong with it."""
     mean = np.atleast_1d(np.asarray(monetary_value, dtype=np.float64))
     if mean.shape != x.shape or not ((mean >= 0).all() and (mean < np.inf).all()):
         raise ValueError("monetary_value must have one finite value, not negative, for each customer")
-    return x, t_x, T, np.where(x > 0, mean, 0.0)
+    return np.where(x > 0, mean, 0.0)
 
 
 def _check_level(level: float) -> None:

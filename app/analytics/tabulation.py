@@ -7,7 +7,7 @@ occurs, a cell, over a logarithmic grid of values, as the mixture over counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from threading import Lock
@@ -33,7 +33,11 @@ MOST_CELLS = 16_384
 MOST_SHELVES = 512
 """Frequencies and classes of age whose bins, grids and tables of spend are kept: about 15 MB."""
 
-BLOCK_CELLS = 100_000
+BLOCK_CELLS = 8_192
+"""Cells tabulated at once, or a few more: about 20 MB of a blend of four models."""
+
+FEW_ROWS = 512
+"""Up to so many customers cells of all frequencies are tabulated in one step, though it is padded to the widest."""
 
 
 @dataclass(frozen=True)
@@ -131,39 +135,17 @@ def _count_bins(largest: float) -> tuple[FloatArray, FloatArray, FloatArray]:
 def blocks(
     fitted: FittedModel, x: FloatArray, t_x: FloatArray, T: FloatArray, horizon: float, make_table: CellTable
 ) -> Iterator[Block]:
-    x_values, x_index = distinct(x)
-    T_values, T_index = distinct(T)
-    keys, cell = distinct((x_index * len(T_values) + T_index).astype(np.float64))
-    cell_x = (keys // len(T_values)).astype(np.intp)
-    cell_T = T_values[(keys - cell_x * len(T_values)).astype(np.intp)]
-    cell_t_x = cell_T
-    if any(member.model in predictive.RECENCY_MATTERS for member, _ in predictive.members(fitted, x[:1])):
-        t_values, t_index = distinct(t_x)
-        wide, cell = distinct(cell.astype(np.float64) * len(t_values) + t_index)
-        narrow = (wide // len(t_values)).astype(np.intp)
-        cell_x, cell_T = cell_x[narrow], cell_T[narrow]
-        cell_t_x = t_values[(wide - narrow * float(len(t_values))).astype(np.intp)]
-    # Cells come by frequency and age, so those that share a grid stand together.
-    age = _age_class(cell_T)
-    starts = np.flatnonzero(np.r_[True, (np.diff(cell_x) != 0) | (np.diff(age) != 0)]) if len(cell_x) else keys[:0]
-    bounds = np.append(starts, len(cell_x)).astype(np.intp)
+    cells = _distinct_cells(fitted, x, t_x, T)
+    cell, bounds = cells.of, _group_bounds(cells.x, cells.T)
     first = 0
-    while first < len(starts):
+    while first < len(bounds) - 1:
         # As many whole groups as fit into a block, at least one.
         last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + BLOCK_CELLS, side="right")) - 1)
         here = slice(bounds[first], bounds[last])
         inside = (cell >= here.start) & (cell < here.stop)
         rows = np.flatnonzero(inside)
         parts = [
-            _tabulate(
-                fitted,
-                float(x_values[cell_x[begin]]),
-                cell_t_x[begin:end],
-                cell_T[begin:end],
-                float(age[begin]),
-                horizon,
-                make_table,
-            )
+            _tabulate(fitted, cells.x[begin], cells.t_x[begin:end], cells.T[begin:end], horizon, make_table)
             for begin, end in pairwise(bounds[first : last + 1].tolist())
         ]
         width = max(grid.shape[1] for grid, _, _ in parts)
@@ -180,6 +162,46 @@ def blocks(
         first = last
 
 
+@dataclass(frozen=True)
+class _Cells:
+    """Distinct cells, arrays (c,), by frequency, age and recency; ``of`` (n,) is that of each customer.
+
+    Where recency does not matter, T stands for it.
+    """
+
+    x: FloatArray
+    t_x: FloatArray
+    T: FloatArray
+    of: IntArray
+
+
+def _distinct_cells(fitted: FittedModel, x: FloatArray, t_x: FloatArray, T: FloatArray) -> _Cells:
+    x_values, x_index = distinct(x)
+    T_values, T_index = distinct(T)
+    keys, cell = distinct((x_index * len(T_values) + T_index).astype(np.float64))
+    cell_x = (keys // len(T_values)).astype(np.intp)
+    cell_T = T_values[(keys - cell_x * len(T_values)).astype(np.intp)]
+    if not _recency_matters(fitted, x):
+        return _Cells(x_values[cell_x], cell_T, cell_T, cell)
+    t_values, t_index = distinct(t_x)
+    wide, cell = distinct(cell.astype(np.float64) * len(t_values) + t_index)
+    narrow = (wide // len(t_values)).astype(np.intp)
+    cell_t_x = t_values[(wide - narrow * float(len(t_values))).astype(np.intp)]
+    return _Cells(x_values[cell_x[narrow]], cell_t_x, cell_T[narrow], cell)
+
+
+def _recency_matters(fitted: FittedModel, x: FloatArray) -> bool:
+    return any(member.model in predictive.RECENCY_MATTERS for member, _ in predictive.members(fitted, x[:1]))
+
+
+def _group_bounds(x: FloatArray, T: FloatArray) -> IntArray:
+    """Return where cells, sorted by frequency and age, begin to share another grid, and their number at the end."""
+    if not x.size:
+        return np.zeros(1, dtype=np.intp)
+    changes = (np.diff(x) != 0) | (np.diff(_age_class(T)) != 0)
+    return np.concatenate(([0], np.flatnonzero(changes) + 1, [x.size]))
+
+
 def kept_block(
     kept: TablesOfFit,
     fitted: FittedModel,
@@ -188,24 +210,37 @@ def kept_block(
     T: FloatArray,
     horizon: float,
     make_table: CellTable,
-) -> list[Block]:
-    """The same as `blocks` for few customers: only cells that are not kept yet are tabulated."""
-    matters = any(member.model in predictive.RECENCY_MATTERS for member, _ in predictive.members(fitted, x[:1]))
-    keys: list[_Key] = list(zip(x.tolist(), (t_x if matters else T).tolist(), T.tolist(), strict=True))
-    place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+) -> Iterable[Block]:
+    """The same as `blocks`, but only cells that are not kept yet are tabulated."""
+    place: Collection[_Key]
+    if x.size <= FEW_ROWS:
+        recency = t_x if _recency_matters(fitted, x) else T
+        keys: list[_Key] = list(zip(x.tolist(), recency.tolist(), T.tolist(), strict=True))
+        place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        cell = np.array([place[key] for key in keys])
+        tabulate = _tabulate_each
+    else:
+        distinct_cells = _distinct_cells(fitted, x, t_x, T)
+        if distinct_cells.x.size > MOST_CELLS:
+            # They would push each other out before they are asked for again.
+            return blocks(fitted, x, t_x, T, horizon, make_table)
+        columns = (distinct_cells.x, distinct_cells.t_x, distinct_cells.T)
+        place = list(zip(*(column.tolist() for column in columns), strict=True))
+        cell = distinct_cells.of
+        tabulate = _tabulate_groups
     if not place:
         return []
     cells = kept.tables.find(kept.name, place)
     missing = [key for key in place if key not in cells]
     if missing:
-        new = dict(zip(missing, _tabulate_each(kept, fitted, missing, horizon, make_table), strict=True))
+        new = dict(zip(missing, tabulate(kept, fitted, missing, horizon, make_table), strict=True))
         kept.tables.keep(kept.name, new)
         cells |= new
     grids, tables_of, nothing_of = zip(*(cells[key] for key in place), strict=True)
     return [
         Block(
             rows=np.arange(x.size),
-            cell=np.array([place[key] for key in keys]),
+            cell=cell,
             grid=np.stack(grids),
             tables=list(np.stack(tables_of, axis=1)),
             nothing=list(np.stack(nothing_of, axis=1)),
@@ -246,6 +281,18 @@ def _tabulate_each(
     return list(zip(grids, np.stack(tables, axis=1), np.stack(nothing, axis=1), strict=True))
 
 
+def _tabulate_groups(
+    kept: TablesOfFit, fitted: FittedModel, keys: Sequence[_Key], horizon: float, make_table: CellTable
+) -> list[_Cell]:
+    """The same as `_tabulate` for many cells, sorted by frequency and age, group by group."""
+    x, t_x, T = (np.ascontiguousarray(column) for column in np.array(keys).T)
+    cells: list[_Cell] = []
+    for begin, end in pairwise(_group_bounds(x, T).tolist()):
+        grids, tables, nothing = _tabulate(fitted, x[begin], t_x[begin:end], T[begin:end], horizon, make_table)
+        cells.extend(zip(grids, np.stack(tables, axis=1), np.stack(nothing, axis=1), strict=True))
+    return cells
+
+
 def _age_class(T: FloatArray) -> FloatArray:
     """The least age of the class of each: 0, 3, 15, 63, 255, ... days.
 
@@ -263,31 +310,36 @@ def _padded(table: FloatArray, width: int, value: float) -> FloatArray:
 
 
 def _tabulate(
-    fitted: FittedModel,
-    x: float,
-    t_x: FloatArray,
-    T: FloatArray,
-    youngest: float,
-    horizon: float,
-    make_table: CellTable,
+    fitted: FittedModel, x: float, t_x: FloatArray, T: FloatArray, horizon: float, make_table: CellTable
 ) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
-    """Return the grid, and of each member P(value <= grid | alive) and P(no purchase | alive) for each cell."""
-    frequency = np.full_like(T, x)
-    parts = predictive.members(fitted, frequency)
-    largest = _largest(fitted, x, youngest, horizon)
+    """Return the grid, and of each member P(value <= grid | alive) and P(no purchase | alive) for each cell.
+
+    The cells (c,) are of one frequency and class of age, sorted by T.
+    """
+    x = float(x)
+    largest = _largest(fitted, x, float(_age_class(T[:1])[0]), horizon)
     counts, starts, sizes = _count_bins(largest)
     grid, table = make_table(x, counts, starts, largest)
+    first = np.concatenate(([True], T[1:] != T[:-1]))
+    ages = T[first]
     tables, nothing = [], []
-    for member, _ in parts:
+    for member, _ in predictive.members(fitted, np.array([x])):
         model, params = predictive.MODELS[member.model], member.params
+        # Cells that differ in recency alone are one to a model without a memory of timing.
+        each = member.model in predictive.RECENCY_MATTERS or len(ages) == len(T)
+        at, until = (t_x, T) if each else (ages, ages)
         once = np.full((1, 1), x)
-        mass = np.exp(model.log_pmf_if_alive(params, once, t_x[:, None], T[:, None], horizon, counts))
+        mass = np.exp(model.log_pmf_if_alive(params, once, at[:, None], until[:, None], horizon, counts))
         mass *= sizes
         # Bins are a quadrature of the distribution; its total is known exactly.
-        some = model.chance_if_alive(params, frequency, t_x, T, horizon)
+        some = model.chance_if_alive(params, np.full_like(until, x), at, until, horizon)
         mass *= (some / mass.sum(axis=1))[:, None]
-        tables.append(mass @ table + (1 - some)[:, None])
-        nothing.append(1 - some)
+        upto, none = mass @ table + (1 - some)[:, None], 1 - some
+        if not each:
+            place = np.cumsum(first) - 1
+            upto, none = upto[place], none[place]
+        tables.append(upto)
+        nothing.append(none)
     return np.broadcast_to(grid, (len(T), len(grid))), tables, nothing
 
 
