@@ -1,10 +1,10 @@
 """The job of the worker: a scoring run. It fits a workspace's population as of a moment and stores all scores.
 
-A run has four steps. Its population is cut into parts, which are read in one snapshot; it is fitted as a whole; its
-parts are scored; what they stored is put in order for lists. The worker that was handed the job leads: it cuts, fits,
-puts in order and ends the run. All workers that have time do parts. Nobody sees anything of a run before its last
-transaction makes it the latest; one that fails leaves nothing behind, and one whose worker is killed is taken up by
-another where it was.
+A run's population is cut into parts, which are read in one snapshot. In rounds over the parts it is fitted
+(``app.run_fitting``) and scored, and what was stored is put in order for lists. The worker that was handed the job
+leads: it cuts, makes of each round what the next needs, puts in order and ends the run. All workers that have time do
+parts. Nobody sees anything of a run before its last transaction makes it the latest; one that fails leaves nothing
+behind, and one whose worker is killed is taken up by another where it was.
 """
 
 import asyncio
@@ -14,24 +14,17 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.analytics.booking import empty_figures
-from app.analytics.churn_learning import Learned
-from app.analytics.clv import PurchaseDays
-from app.analytics.pareto import ParetoCurve
-from app.analytics.population import RisingIds, TotalTooLarge
-from app.churn_typing import interactions_of, learn_from_labels
+from app.analytics.population import TotalTooLarge
+from app.analytics.tabulation import KeptTables
 from app.erasure import leave_out_erased
-from app.population import Population
-from app.run_parts import SharedRun, estimates_of, forget_unfinished, read_next, score_next, with_window
-from app.scoring import Fitted, FittedPopulation, fit_models, fit_population
+from app.run_fitting import complete_fit, fit_parts, grades_of, models_of, rank_parts, sum_next, value_next
+from app.run_parts import SharedRun, forget_unfinished, read_next, score_next
+from app.scoring import Fitted
 from app.store import distribution, queue, score_classes, score_lists, wall
 from app.store import erasure as erasure_store
-from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store import run_parts as part_store
 from app.store import runs as run_store
@@ -41,8 +34,6 @@ from app.store.engine import autocommit, is_outage
 from app.workspace_settings import WorkspaceSettings
 
 RUNS_KEPT = 2
-LARGE_RUN_CUSTOMERS = 20_000
-"""From here on a run has a partition of its own; smaller ones share one."""
 
 LEAST_A_PART, MOST_A_PART = 25_000, 100_000
 """Customers. A part costs some statements, and all of it is in memory."""
@@ -50,7 +41,6 @@ LEAST_A_PART, MOST_A_PART = 25_000, 100_000
 SIDE_BY_SIDE = 2
 """Parts that a process does at once: the server works for one while the process works on the other."""
 
-MOST_LABELS = 20_000
 _WAIT_S = 0.05
 
 _led: set[int] = set()
@@ -110,30 +100,28 @@ async def _fail(engine: AsyncEngine, run: Row[Any], code: str, detail: str) -> N
 
 
 async def _lead(shared: SharedRun, begun_before: bool) -> None:
-    engine, run = shared.engine, shared.run
     try:
-        async with autocommit(engine).connect() as connection:
-            at_work = await part_store.find_run_at_work(connection, run.id)
         done = await _count_done(shared)
-        if at_work is None or done.read < done.parts:
+        if not done.parts or done.read < done.parts:
             # What was read in a snapshot that has ended can't be completed.
             if begun_before:
-                async with engine.begin() as connection:
+                async with shared.engine.begin() as connection:
                     await forget_unfinished(connection, *shared.key)
             await _read(shared)
-        if at_work is None or at_work.partition is None:
-            await _fit(shared)
+        while True:
+            at_work = await _at_work(shared)
+            part_of_round, do_next = _round(shared, at_work)
+            await _work_off(shared, do_next, part_of_round)
+            if part_of_round == "scored":
+                break
+            await _BETWEEN_ROUNDS[part_of_round](shared)
     except TotalTooLarge:
         raise RunFailed(
             "amount_too_large", "A customer's money, or that of all customers, is beyond 900 million millions."
         ) from None
-    async with autocommit(engine).connect() as connection:
-        fitted_run = await part_store.get_run_at_work(connection, run.id)
-    fitted = Fitted.from_dict(json.loads(fitted_run.fitted))
-    await _work_off(shared, lambda: score_next(shared, fitted, fitted_run.partition), _unscored)
-    if fitted_run.partition != score_store.SHARED_PARTITION:
-        await _put_in_order(shared, fitted_run.partition)
-    await _end(shared, fitted_run)
+    if at_work.partition != score_store.SHARED_PARTITION:
+        await _put_in_order(shared, at_work.partition)
+    await _end(shared, at_work)
 
 
 # ---- Parts ----------------------------------------------------------------------------------------------------------
@@ -145,18 +133,29 @@ def _parts_of(customers: int) -> int:
     return -(-customers // a_part)
 
 
-def _unread(done: Row[Any]) -> int:
-    left: int = done.parts - done.read
-    return left
+def _round(shared: SharedRun, at_work: Row[Any]) -> tuple[str, Callable[[], Awaitable[bool]]]:
+    """What parts are by the end of the round that a run is in, and what does the next of them."""
+    if at_work.partition is not None:
+        fitted = Fitted.from_dict(json.loads(at_work.fitted))
+        return "scored", lambda: score_next(shared, fitted, at_work.partition)
+    if at_work.models is not None:
+        grades, models = grades_of(at_work), models_of(at_work)
+        tables = KeptTables().of(shared.run.id)
+        return "valued", lambda: value_next(shared, grades, models, tables)
+    if at_work.grades is not None:
+        grades = grades_of(at_work)
+        return "summed", lambda: sum_next(shared, grades)
+    return "read", lambda: read_next(shared, at_work.snapshot)
 
 
-def _unscored(done: Row[Any]) -> int:
-    left: int = done.parts - done.scored
-    return left
+_BETWEEN_ROUNDS = {"read": rank_parts, "summed": fit_parts, "valued": complete_fit}
 
 
-async def _work_off(shared: SharedRun, do_next: Callable[[], Awaitable[bool]], left: Callable[[Row[Any]], int]) -> None:
+async def _work_off(shared: SharedRun, do_next: Callable[[], Awaitable[bool]], part_of_round: str) -> None:
     """Do parts, some side by side, until none is left; those too that others took and did not live to end."""
+
+    def left(done: Row[Any]) -> int:
+        return int(done.parts - getattr(done, part_of_round))
 
     async def work() -> None:
         while True:
@@ -192,10 +191,15 @@ async def _count_done(shared: SharedRun) -> Row[Any]:
         return await part_store.count_done(connection, *shared.key)
 
 
+async def _at_work(shared: SharedRun) -> Row[Any]:
+    async with autocommit(shared.engine).connect() as connection:
+        return await part_store.get_run_at_work(connection, shared.run.id)
+
+
 async def _report(shared: SharedRun, done: Row[Any]) -> None:
     """Tell how far the run is."""
     async with autocommit(shared.engine).connect() as connection:
-        progress = (0.3 * done.read + 0.6 * done.scored) / done.parts
+        progress = (0.3 * done.read + 0.05 * done.summed + 0.15 * done.valued + 0.4 * done.scored) / done.parts
         await run_store.set_progress(connection, shared.run.id, progress, done.customers)
 
 
@@ -216,15 +220,11 @@ async def lend_a_hand(engine: AsyncEngine, ending: asyncio.Event) -> None:
 
 
 async def _help(shared: SharedRun, at_work: Row[Any]) -> None:
-    fitted = None if at_work.partition is None else Fitted.from_dict(json.loads(at_work.fitted))
+    _, do_next = _round(shared, at_work)
 
     async def work() -> None:
-        worked = True
-        while worked:
-            if fitted is None:
-                worked = await read_next(shared, at_work.snapshot)
-            else:
-                worked = await score_next(shared, fitted, at_work.partition)
+        while await do_next():
+            pass
 
     try:
         await _side_by_side(work, SIDE_BY_SIDE)
@@ -232,7 +232,7 @@ async def _help(shared: SharedRun, at_work: Row[Any]) -> None:
         return  # Whoever leads the run meets the same, and says so.
 
 
-# ---- Reading and fitting --------------------------------------------------------------------------------------------
+# ---- Reading --------------------------------------------------------------------------------------------------------
 
 
 async def _read(shared: SharedRun) -> None:
@@ -246,98 +246,7 @@ async def _read(shared: SharedRun) -> None:
         ends = await population_store.cut_population(holding, workspace_id, shared.run.as_of, _parts_of)
         async with shared.engine.begin() as connection:
             await part_store.begin_run(connection, workspace_id, run_id, snapshot, erased_before, ends)
-        await _work_off(shared, lambda: read_next(shared, snapshot), _unread)
-
-
-async def _fit(shared: SharedRun) -> None:
-    """Fit the population as a whole, and stage what the fit says of each customer for those who score them."""
-    settings = shared.settings
-    population, purchase_days, parts = await _whole(shared)
-    learned = await _learn(shared, population)
-    models = await asyncio.to_thread(fit_models, population, settings, purchase_days)
-    del purchase_days  # Their room is needed for the values.
-    fit = await asyncio.to_thread(fit_population, population, settings, models, learned)
-    size = len(population.customer_ids)
-    del population, models
-    await _stage(shared, fit, parts, size)
-
-
-async def _whole(shared: SharedRun) -> tuple[Population, PurchaseDays | None, dict[int, slice]]:
-    """The population, all purchase days where predictive models are tried on them, and the rows of each part."""
-    async with autocommit(shared.engine).connect() as connection:
-        parts = await part_store.list_parts(connection, *shared.key)
-        size = sum(part.customers for part in parts)
-        # Room for everybody at once: parts that are joined in the end would take it twice.
-        figures: dict[str, NDArray[Any]] = empty_figures(size, shared.settings.rfm.window_days)
-        ids: list[str] = []
-        days: list[NDArray[np.int32]] = []
-        rows: dict[int, slice] = {}
-        start = 0
-        for part in parts:
-            staged = await part_store.read_part(connection, *shared.key, part.part)
-            rows[part.part] = slice(start, start + part.customers)
-            if part.customers:
-                await asyncio.to_thread(_fill, figures, rows[part.part], part_store.unpack(staged.figures))
-                ids.append(staged.ids)
-            if staged.purchase_days is not None:
-                days.append(np.frombuffer(staged.purchase_days, dtype=np.int32))
-            start += part.customers
-    purchase_days = None
-    if days:
-        # The days come by customer, as many of each as the figures count.
-        customer = np.repeat(np.arange(size, dtype=np.int32), figures["purchase_days"])
-        purchase_days = PurchaseDays(customer, np.concatenate(days))
-    return Population(shared.as_of_day, RisingIds(ids), with_window(figures)), purchase_days, rows
-
-
-def _fill(figures: dict[str, NDArray[Any]], rows: slice, staged: Any) -> None:
-    for name, column in figures.items():
-        column[rows] = staged[name]
-
-
-async def _stage(shared: SharedRun, fit: FittedPopulation, parts: dict[int, slice], size: int) -> None:
-    _, run_id = shared.key
-    partition = run_id if size >= LARGE_RUN_CUSTOMERS else score_store.SHARED_PARTITION
-    async with shared.engine.begin() as connection:
-        if partition != score_store.SHARED_PARTITION:
-            await score_store.make_partition(connection, partition)
-        for part, rows in parts.items():
-            shared.go_on()
-            estimates = await asyncio.to_thread(estimates_of, fit, rows)
-            await part_store.keep_estimates(connection, *shared.key, part, estimates)
-        await part_store.keep_fit(connection, run_id, partition, fit.fitted.to_dict(), _curve(fit.curve))
-
-
-async def _learn(shared: SharedRun, population: Population) -> Learned | None:
-    """Learn churn types from people's verdicts on customers of the population; None where there are none."""
-    workspace, as_of, churn = shared.workspace, shared.run.as_of, shared.settings.churn
-    async with autocommit(shared.engine).connect() as connection:
-        labels = await interaction_store.read_labels(connection, workspace.id, as_of, MOST_LABELS)
-        ids: RisingIds = population.customer_ids  # type: ignore[assignment]
-        places = ids.places(label.customer_id for label in labels)
-        labels = [label for label, place in zip(labels, places, strict=True) if place is not None]
-        if not labels:
-            return None
-        labelled = [label.customer_id for label in labels]
-        events = await interaction_store.read_interactions(connection, workspace.id, labelled, as_of)
-    interactions = interactions_of(events, labelled, as_of, workspace.time_zone, churn)
-    rows = np.array([place for place in places if place is not None])
-    arrays = population.at(rows).arrays
-    return await asyncio.to_thread(
-        learn_from_labels,
-        interactions,
-        arrays.last_purchase_day,
-        arrays.has_order,
-        [label.type for label in labels],
-    )
-
-
-def _curve(curve: ParetoCurve) -> dict[str, list[float]]:
-    return {
-        "customers": curve.customers.tolist(),
-        "customer_share": curve.customer_share.tolist(),
-        "spend_share": curve.spend_share.tolist(),
-    }
+        await _work_off(shared, lambda: read_next(shared, snapshot), "read")
 
 
 # ---- The end --------------------------------------------------------------------------------------------------------

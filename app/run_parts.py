@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.analytics.booking import WINDOW_FIGURES, add_up, empty_figures
 from app.analytics.clv import ClvValues
 from app.churn_typing import StoredEvents, encoded_interactions
+from app.fitting import tally_part
 from app.population import Population, day_number
-from app.scoring import Fitted, FittedPopulation, score_columns
+from app.scoring import Fitted, score_columns
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
 from app.store import queue
@@ -93,6 +94,7 @@ async def read_next(shared: SharedRun, snapshot: str) -> bool:
             figures=await asyncio.to_thread(pack, figures),
             # They serve to try predictive models on.
             purchase_days=None if shared.settings.clv.model == "textbook" else days.tobytes(),
+            tally=await asyncio.to_thread(_tally, shared, ids, figures),
         )
     return True
 
@@ -116,6 +118,19 @@ async def _read(
     return ids, joined, np.concatenate([np.zeros(0, dtype=np.int32), *days])
 
 
+def _tally(shared: SharedRun, ids: list[str], figures: dict[str, NDArray[Any]]) -> bytes:
+    counts = dict(figures)
+    counts.pop(_INTERACTION_COUNT)
+    return pack(tally_part(Population(shared.as_of_day, ids, with_window(counts)), shared.settings).to_arrays())
+
+
+def staged_population(shared: SharedRun, staged: Row[Any]) -> tuple[Population, NDArray[np.int32]]:
+    """The customers of a part, and how many interactions each has."""
+    figures = with_window(dict(unpack(staged.figures)))
+    counts = figures.pop(_INTERACTION_COUNT)
+    return Population(shared.as_of_day, staged.ids.split("\n"), figures), counts
+
+
 def with_window(figures: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The figures with those of the window, which are those of all time where there is no window."""
     return {name: figures[lifetime] for name, lifetime in WINDOW_FIGURES.items()} | figures
@@ -124,12 +139,9 @@ def with_window(figures: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 # ---- Scoring --------------------------------------------------------------------------------------------------------
 
 
-def estimates_of(fit: FittedPopulation, rows: slice) -> bytes:
-    """What the fit of the whole population says of some of its customers, as it is staged."""
-    values = fit.clv.part(rows)
-    return pack(
-        {**{name: getattr(values, name) for name in ClvValues.__slots__}, _CUMULATIVE_SHARE: fit.cumulative_share[rows]}
-    )
+def pack_estimates(values: ClvValues, cumulative_share: NDArray[np.float64]) -> bytes:
+    """What the population as a whole says of customers of a part, as it is staged."""
+    return pack({**{name: getattr(values, name) for name in ClvValues.__slots__}, _CUMULATIVE_SHARE: cumulative_share})
 
 
 async def score_next(shared: SharedRun, fitted: Fitted, partition: int) -> bool:
@@ -163,11 +175,10 @@ class _StagedPart:
 
     @classmethod
     def of(cls, shared: SharedRun, staged: Row[Any]) -> "_StagedPart":
-        figures = with_window(dict(unpack(staged.figures)))
-        counts = figures.pop(_INTERACTION_COUNT)
+        population, counts = staged_population(shared, staged)
         estimates = unpack(staged.estimates)
         return cls(
-            Population(shared.as_of_day, staged.ids.split("\n"), figures),
+            population,
             ClvValues(*(estimates[name] for name in ClvValues.__slots__)),
             estimates[_CUMULATIVE_SHARE],
             counts,

@@ -1,11 +1,9 @@
-"""Fit a population and score its customers: the same functions for a run of millions and a live batch of one.
+"""Score customers by the fit of their population: the same functions for a run of millions and a live batch of one.
 
 Pure: figures in, scores out. ``app.live`` and ``app.runs`` bring the figures from the store.
 """
 
-from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -14,27 +12,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.analytics.actions import ACTIONS, clv_tier, fit_clv_tiers, recommended_action
+from app.analytics.actions import ACTIONS, clv_tier, recommended_action
 from app.analytics.churn import AT_RISK, CHURNED, STATES, churn_state
-from app.analytics.churn_learning import Learned
-from app.analytics.clv import ClvFit, ClvValues, PurchaseDays, fit_clv, value_clv
+from app.analytics.clv import ClvFit, ClvValues, value_clv
 from app.analytics.lifecycle import STAGES, STATUSES, lifecycle_stage, lifecycle_status
-from app.analytics.pareto import GRADES, AbcFit, AbcResult, ParetoCurve, fit_abc, grade_by_boundaries
+from app.analytics.pareto import GRADES, AbcFit, grade_by_boundaries
 from app.analytics.population import UNITS_LIMIT, UNITS_PER_CURRENCY
-from app.analytics.rfm import RfmFit, fit_rfm, score_rfm, score_text
+from app.analytics.rfm import RfmFit, score_rfm, score_text
 from app.analytics.signals import SUBTYPES, TYPES
 from app.analytics.summary import CustomerFigures
+from app.analytics.tabulation import TablesOfFit
 from app.churn_typing import ChurnFit, ChurnTypes, Interactions, expert_weights, silent_types, type_customers
 from app.population import Population, as_floats
 from app.score_columns import Column, Documents, Moneys, Names, RealLists, Reals, ScoreColumns, Wholes
 from app.workspace_settings import WorkspaceSettings
 
 SIGNIFICANT_DIGITS = 9
-VALUING_THREADS = 2
-"""NumPy computes outside of the interpreter's lock."""
-
-CUSTOMERS_A_PIECE = 25_000
-"""So many are valued at once: their distributions take more room than their values."""
 
 
 @dataclass(frozen=True)
@@ -64,85 +57,15 @@ class Fitted:
         )
 
 
-@dataclass(frozen=True)
-class FittedPopulation:
-    """A fit, with what only the population as a whole can tell."""
-
-    fitted: Fitted
-    clv: ClvValues
-    cumulative_share: NDArray[np.float64]
-    curve: ParetoCurve
-
-
-@dataclass(frozen=True)
-class PopulationModels:
-    """What is fitted to a population's figures, and its customers' segments: codes (n,) by ``rfm``."""
-
-    rfm: RfmFit
-    segment: NDArray[np.int8]
-    abc: AbcResult
-    clv: ClvFit
-
-
-def fit_models(
-    population: Population, settings: WorkspaceSettings, purchase_days: PurchaseDays | None = None
-) -> PopulationModels:
-    """Fit RFM, ABC and lifetime value; rows in the order of customer_id ("C" collation).
-
-    ``purchase_days`` are needed where the settings leave the choice of the model to a contest.
-    """
-    arrays = population.arrays
-    recency: dict[str, Any] = {
-        "days_since_last_order": arrays.days_since_last_order,
-        "order_count": arrays.window_order_count,
-        "net_spend": arrays.window_net_spend,
-        "has_order": arrays.has_order,
-        "customer_ids": population.customer_ids,
-    }
-    rfm = fit_rfm(settings.rfm.analytic(), **recency)
-    segment = score_rfm(rfm, as_of_day=population.as_of_day, **recency).segment
-    abc = fit_abc(
-        population.on_basis(settings.abc.basis, "net_spend", "net_cost"),
-        arrays.has_order,
-        population.customer_ids,
-        settings.abc.analytic(),
-    )
-    clv = fit_clv(
-        arrays,
-        segment,
-        rfm.segments,
-        model=settings.clv.model,
-        basis=settings.clv.basis,
-        lifespan_years=settings.clv.lifespan_years,
-        purchase_days=purchase_days,
-    )
-    return PopulationModels(rfm, segment, abc, clv)
-
-
-def fit_population(
-    population: Population, settings: WorkspaceSettings, models: PopulationModels, learned: Learned | None = None
-) -> FittedPopulation:
-    """Fit everything that depends on all customers together, and value them by it.
-
-    ``learned`` is what learning churn types from labels came to, None where there are no labels.
-    """
-    rfm, segment, abc, clv = models.rfm, models.segment, models.abc, models.clv
-    values = _value_in_pieces(population, settings, clv, segment)
-    historical = population.on_basis(settings.clv.basis, "net_spend", "net_cost")
-    churn = ChurnFit(
-        method="inactivity" if settings.churn.method == "inactivity" or clv.purchases is None else "probability",
-        horizon_days=settings.churn.horizon_days,
-        weights=learned.weights if learned else expert_weights(),
-        learning=learned.summary() if learned else {},
-        calibration=_churn_calibration(clv),
-        tiers=fit_clv_tiers(as_floats(historical) + values.predicted),
-    )
-    return FittedPopulation(Fitted(rfm, abc.fit, clv, churn), values, abc.cumulative_share, abc.curve)
-
-
-def _value(
-    figures: CustomerFigures, settings: WorkspaceSettings, fit: ClvFit, segment: NDArray[np.int8], horizon_days: int
+def value_customers(
+    figures: CustomerFigures,
+    settings: WorkspaceSettings,
+    fit: ClvFit,
+    segment: NDArray[np.int8],
+    horizon_days: int,
+    kept: TablesOfFit | None = None,
 ) -> ClvValues:
+    """Value customers by a fit and their segments; see ``value_clv``."""
     return value_clv(
         fit,
         figures,
@@ -151,40 +74,8 @@ def _value(
         discount_rate=settings.clv.discount_rate,
         interval_level=settings.clv.interval_level,
         churn_horizon_days=settings.churn.horizon_days,
+        kept=kept,
     )
-
-
-def _value_in_pieces(
-    population: Population, settings: WorkspaceSettings, fit: ClvFit, segment: NDArray[np.int8]
-) -> ClvValues:
-    """The values of a whole population over the horizon of the settings, in bounded memory.
-
-    Customers of like histories are valued together: what the models tabulate for a history, they tabulate once.
-    """
-    figures = population.figures
-    order = np.lexsort((figures["last_purchase_day"], figures["first_purchase_day"], figures["purchase_days"]))
-    values = ClvValues(*(np.empty(segment.size) for _ in ClvValues.__slots__))
-
-    def value(rows: NDArray[np.intp]) -> None:
-        found = _value(population.at(rows).arrays, settings, fit, segment[rows], settings.clv.horizon_days)
-        for name in ClvValues.__slots__:
-            getattr(values, name)[rows] = getattr(found, name)
-
-    pieces = [order[start : start + CUSTOMERS_A_PIECE] for start in range(0, segment.size, CUSTOMERS_A_PIECE)]
-    with ThreadPoolExecutor(VALUING_THREADS) as threads:
-        deque(threads.map(value, pieces), maxlen=0)
-    return values
-
-
-def _churn_calibration(clv: ClvFit) -> dict[str, Any] | None:
-    """How the probability of churn came true in the model's calibration."""
-    if clv.calibration is None:
-        return None
-    deciles = [
-        {"customers": group["customers"], "predicted": group["forecast"], "actual": group["actual"]}
-        for group in clv.calibration["churn_deciles"]
-    ]
-    return {"horizon_days": clv.calibration["holdout_days"], "deciles": deciles}
 
 
 class ScoreRow(NamedTuple):
@@ -272,7 +163,7 @@ def score_columns(
         )
         r, f, m, segment, segments = scores.r, scores.f, scores.m, scores.segment, fitted.rfm.segments
         grade = grade_by_boundaries(fitted.abc, abc_units, has_order, population.customer_ids)
-        clv = clv or _value(arrays, settings, fitted.clv, segment, horizon_days)
+        clv = clv or value_customers(arrays, settings, fitted.clv, segment, horizon_days)
     state = churn_state(
         days_since,
         has_order,

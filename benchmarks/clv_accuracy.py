@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.analytics import contest, predictive
+from app.analytics import contest, origins, predictive
 from app.analytics.calibration import accuracy, calibration
 from app.analytics.fit import FittedModel, FloatArray
 from app.analytics.gamma_gamma import FittedSpend, fit_spend
@@ -183,7 +183,7 @@ def main() -> None:
             fitted = predictive.fit_model(name, *history)
             score = predictive.log_predictive(fitted, *history, HORIZON, case.purchases).mean()
             show(f"perennial {name}", predictive.expected_purchases(fitted, *history, HORIZON), case, score)
-        fitted, record = contest.choose(contest.cut(days[0], days[1], CALIBRATION_END), *history)
+        fitted, record = contest.choose(origins.cut(days[0], days[1], CALIBRATION_END), *history)
         score = predictive.log_predictive(fitted, *history, HORIZON, case.purchases).mean()
         forecast = predictive.expected_purchases(fitted, *history, HORIZON)
         show(f"perennial auto: {fitted.model}", forecast, case, score)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.analytics import contest, predictive
+from app.analytics import contest, origins, predictive
 from app.analytics.fit import FloatArray
 from app.analytics.gamma_gamma import fit_gamma_gamma, fit_spend, purchase_value
 from app.analytics.interval import interval
@@ -97,7 +97,7 @@ def contest_of(columns: Columns, days: Days, repeats: int) -> None:
     x, t_x, T, _ = columns
     timed(
         "contest on all, with cutting and refitting",
-        lambda: contest.choose(contest.cut(*days, 730), x, t_x, T),
+        lambda: contest.choose(origins.cut(*days, 730), x, t_x, T),
         min(repeats, 1),
     )
 

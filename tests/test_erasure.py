@@ -13,7 +13,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import erasure, recording, run_execution
+from app import erasure, recording, run_fitting
 from app.fits import Fits
 from app.live import live_values
 from app.run_execution import execute_run
@@ -248,7 +248,7 @@ async def test_a_run_leaves_out_who_is_erased_while_it_is_at_work(
         await step(*arguments)
 
     monkeypatch.setattr(score_store, name, erase_first)
-    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 1 if moment == "before it ends" else 20_000)
+    monkeypatch.setattr(run_fitting, "LARGE_RUN_CUSTOMERS", 1 if moment == "before it ends" else 20_000)
     run = await do_run(client, engine, rfm={"ties": "first"})
     assert await hits_in_tables(engine, canary) == []
     assert run["fitted"]["abc"]["last_a"] is not None

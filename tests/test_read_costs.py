@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import run_execution
+from app import run_fitting
 from app.main import create_app
 from app.settings import Settings
 from app.store import score_classes
@@ -200,7 +200,7 @@ async def test_filtered_pages_of_a_large_run_hold_what_meets_the_filters_in_orde
     monkeypatch: pytest.MonkeyPatch,
     model: str,
 ) -> None:
-    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
+    monkeypatch.setattr(run_fitting, "LARGE_RUN_CUSTOMERS", 10)
     await run(shop, engine, settings={"clv": {"model": model}})
     for sort in ("customer_id", "net_spend", "days_since_last_order", "order_count", "clv_total", "churn_probability"):
         for direction in ("", "-"):
@@ -224,7 +224,7 @@ async def test_a_filtered_page_is_merged_from_the_indexes_of_its_classes(
     monkeypatch: pytest.MonkeyPatch,
     database_url: str,
 ) -> None:
-    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
+    monkeypatch.setattr(run_fitting, "LARGE_RUN_CUSTOMERS", 10)
     await run(shop, engine)
     path = "/v1/values?abc=C&sort=-clv_total&limit=5"
     # The key, the ids of the page, their scores; what classes there are is known from the first time.
@@ -248,7 +248,7 @@ async def test_a_page_comes_from_an_index_of_its_sort(
     database_url: str,
     large: bool,
 ) -> None:
-    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10 if large else 1_000)
+    monkeypatch.setattr(run_fitting, "LARGE_RUN_CUSTOMERS", 10 if large else 1_000)
     await run(shop, engine)
     async with engine.connect() as connection:
         latest = text("SELECT id, partition FROM runs WHERE workspace_id = :workspace_id")
@@ -267,7 +267,7 @@ async def test_a_run_keeps_its_classes_and_lists_are_the_same_without_them(
     statements: list[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
+    monkeypatch.setattr(run_fitting, "LARGE_RUN_CUSTOMERS", 10)
     asked: dict[str, Any] = {"abc": "C", "clv_total_min": "20.25", "sort": "-clv_total"}
     pages, merged = [], []
     keep = score_classes.keep_classes

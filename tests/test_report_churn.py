@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import run_execution
+from app import run_fitting
 from tests.conftest import Client, event, make_client, order
 from tests.test_churn_types import STORIES, tell
 from tests.test_report_clv import EVENTS, values_of
@@ -102,7 +102,7 @@ async def test_counts_and_stakes_equal_those_of_the_values(client: Client, engin
 
 
 async def test_reasons_by_month_equal_a_count_by_hand(app: FastAPI, engine: AsyncEngine, monkeypatch: Any) -> None:
-    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
+    monkeypatch.setattr(run_fitting, "LARGE_RUN_CUSTOMERS", 10)
     client = await make_client(app, time_zone=ZONE)
     sent = []
     for name, (story, _, _) in STORIES.items():

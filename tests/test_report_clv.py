@@ -13,7 +13,7 @@ import pytest_asyncio
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import run_execution
+from app import run_fitting
 from app.reports.clv import MOST_BINS, bin_edges
 from tests.conftest import Client, event, make_client, order
 from tests.test_runs import AS_OF, run
@@ -82,7 +82,7 @@ async def test_distributions_equal_a_count_by_hand(
     shop: Client, engine: AsyncEngine, monkeypatch: Any, large: bool
 ) -> None:
     if large:
-        monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
+        monkeypatch.setattr(run_fitting, "LARGE_RUN_CUSTOMERS", 10)
     done = await run(shop, engine, settings={"clv": {"model": "bg_nbd"}})
     report = await shop.get("/v1/reports/clv")
     assert (report["run_id"], report["as_of"], report["currency"]) == (done["id"], AS_OF, "USD")

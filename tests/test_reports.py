@@ -18,7 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import run_execution
+from app import run_fitting
 from tests.conftest import Client, event, make_client, order
 from tests.histories import histories
 from tests.test_runs import run
@@ -223,7 +223,7 @@ async def test_rfm_report_equals_a_count_by_hand(
 ) -> None:
     client, events = await make_client(app, time_zone=ZONE), shop_events(k)
     if large:
-        monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
+        monkeypatch.setattr(run_fitting, "LARGE_RUN_CUSTOMERS", 10)
     await send(client, events)
     done = await run(client, engine, as_of=SECOND, settings={"rfm": {"k": k, "window_days": window, "grid": grid}})
     booked = book(events, SECOND, ZONE)

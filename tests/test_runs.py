@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import live, run_execution, run_parts, runs, scoring
+from app import live, run_execution, run_fitting, run_parts, runs, scoring
 from app.store import queue
 from app.store import scores as score_store
 from tests.conftest import Client, event, order
@@ -152,9 +152,8 @@ async def test_a_large_run_has_a_partition_of_its_own_and_reads_the_same(
 ) -> None:
     small = await run(shop, engine)
     before = (await shop.get("/v1/values", limit=1000))["data"]
-    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
+    monkeypatch.setattr(run_fitting, "LARGE_RUN_CUSTOMERS", 10)
     monkeypatch.setattr(run_parts, "CUSTOMERS_A_WRITE", 7)
-    monkeypatch.setattr(scoring, "CUSTOMERS_A_PIECE", 9)
     large = await run(shop, engine)
     after = (await shop.get("/v1/values", limit=1000))["data"]
     assert small["id"] != large["id"]
@@ -352,7 +351,7 @@ async def test_a_run_that_is_interrupted_leaves_nothing_and_is_done_again(
     shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, large: bool
 ) -> None:
     if large:
-        monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 1)
+        monkeypatch.setattr(run_fitting, "LARGE_RUN_CUSTOMERS", 1)
     keep = score_store.copy_to_history
 
     async def interrupted(*_: Any) -> None:

@@ -10,7 +10,7 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import run_execution
+from app import run_execution, run_fitting
 from app.store import populations, queue, wall
 from app.store import run_parts as part_store
 from app.store import runs as run_store
@@ -35,7 +35,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cut_into(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
     monkeypatch.setattr(run_execution, "_parts_of", lambda customers: min(parts, customers))
-    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 10)
+    monkeypatch.setattr(run_fitting, "LARGE_RUN_CUSTOMERS", 10)
 
 
 @pytest_asyncio.fixture
@@ -157,7 +157,7 @@ async def test_a_run_says_the_same_in_any_number_of_parts(
     assert await answers(shop, done) == said
 
 
-async def test_other_workers_do_parts_of_a_run_while_it_is_read_and_while_it_is_scored(
+async def test_other_workers_do_parts_of_a_run_in_every_round(
     shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = await answers(shop, await run(shop, engine))
@@ -182,23 +182,28 @@ async def test_other_workers_do_parts_of_a_run_while_it_is_read_and_while_it_is_
 
         monkeypatch.setattr(run_execution, step, helped_first)
 
-    shared_with_another("read_next")
-    shared_with_another("score_next")
+    rounds = ("read_next", "sum_next", "value_next", "score_next")
+    for step in rounds:
+        shared_with_another(step)
     await run_execution.execute_run(engine, number, asyncio.Event())
     done = await shop.get(f"/v1/runs/{name}")
     assert done["status"] == "succeeded"
     assert await answers(shop, done) == said
-    assert (helped.count("read_next"), helped.count("score_next")) == (CUT, CUT)
+    assert [helped.count(step) for step in rounds] == [CUT] * 4
 
 
 @pytest.mark.parametrize(
-    ("module", "step", "call", "read_again", "scored_again"),
+    ("module", "step", "call", "done_again"),
     [
-        (part_store, "keep_read", 3, CUT, CUT),
-        (part_store, "keep_fit", 1, 0, CUT),
-        (part_store, "mark_scored", 4, 0, CUT - 3),
-        (score_store, "make_index", 3, 0, 0),
-        (part_store, "end_run", 1, 0, 0),
+        (part_store, "keep_read", 3, [CUT, CUT, CUT, CUT]),
+        (part_store, "keep_grades", 1, [0, CUT, CUT, CUT]),
+        (part_store, "keep_sums", 3, [0, CUT - 2, CUT, CUT]),
+        (part_store, "keep_models", 1, [0, 0, CUT, CUT]),
+        (part_store, "keep_values", 4, [0, 0, CUT - 3, CUT]),
+        (part_store, "keep_fit", 1, [0, 0, 0, CUT]),
+        (part_store, "mark_scored", 4, [0, 0, 0, CUT - 3]),
+        (score_store, "make_index", 3, [0, 0, 0, 0]),
+        (part_store, "end_run", 1, [0, 0, 0, 0]),
     ],
 )
 async def test_a_run_whose_worker_is_killed_goes_on_where_it_was(
@@ -208,8 +213,7 @@ async def test_a_run_whose_worker_is_killed_goes_on_where_it_was(
     module: Any,
     step: str,
     call: int,
-    read_again: int,
-    scored_again: int,
+    done_again: list[int],
 ) -> None:
     said = await answers(shop, await run(shop, engine))
     undisturbed = await index_columns(engine)
@@ -217,12 +221,14 @@ async def test_a_run_whose_worker_is_killed_goes_on_where_it_was(
     name, number = await ask(shop, engine)
     await be_killed(monkeypatch, engine, number, module, step, call)
     assert (await shop.get(f"/v1/runs/{name}"))["status"] == "running"
-    read, scored = counted(monkeypatch, part_store, "keep_read"), counted(monkeypatch, part_store, "mark_scored")
+    rounds = [
+        counted(monkeypatch, part_store, kept) for kept in ("keep_read", "keep_sums", "keep_values", "mark_scored")
+    ]
     await run_execution.execute_run(engine, number, asyncio.Event())
     done = await shop.get(f"/v1/runs/{name}")
     assert done["status"] == "succeeded"
     assert await answers(shop, done) == said
-    assert (len(read), len(scored)) == (read_again, scored_again)
+    assert [len(calls) for calls in rounds] == done_again
     assert await left_over(engine, number) == {"scores": CUSTOMERS, "score_history": CUSTOMERS} | {
         f"scores_run_{int(number)}": CUSTOMERS
     }
@@ -272,7 +278,7 @@ async def test_nothing_of_a_run_is_seen_before_it_ends(
     assert len(seen[1]) == 1
 
 
-@pytest.mark.parametrize("step", ["keep_read", "mark_scored"])
+@pytest.mark.parametrize("step", ["keep_read", "keep_sums", "keep_values", "mark_scored"])
 async def test_a_run_that_fails_in_a_part_leaves_nothing(
     shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -320,6 +326,30 @@ async def test_a_run_that_lost_its_snapshot_is_read_anew(
         await run_execution.lend_a_hand(engine, asyncio.Event())
     await run_execution.execute_run(engine, number, asyncio.Event())
     assert await answers(shop, await shop.get(f"/v1/runs/{name}")) == said
+
+
+async def test_a_run_that_the_version_before_has_read_is_read_again(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = await answers(shop, await run(shop, engine))
+    name, number = await ask(shop, engine)
+    await be_killed(monkeypatch, engine, number, part_store, "keep_grades", 1)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE run_parts SET tally = NULL WHERE run_id = :id"), {"id": int(number)})
+    await run_execution.execute_run(engine, number, asyncio.Event())
+    assert await answers(shop, await shop.get(f"/v1/runs/{name}")) == said
+
+
+async def test_the_leader_asks_for_the_customers_of_no_part_but_those_that_hold_boundaries(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_into(monkeypatch, CUSTOMERS)
+    asked = counted(monkeypatch, part_store, "read_part")
+    await run(shop, engine)
+    read = [column for *_, columns in asked for column in columns]
+    # Each part has one customer here, and the last of A and the last of B are two.
+    assert (read.count("ids"), read.count("figures")) == (2, 2)
+    assert {*read} == {"ids", "figures", "tally", "sums", "worth"}
 
 
 async def test_after_a_crash_of_the_server_which_empties_what_was_staged_a_run_begins_again(
@@ -388,7 +418,7 @@ async def test_an_erasure_forgets_the_classes_of_a_run_without_a_worker(
     assert not await kept()
 
 
-@pytest.mark.parametrize("step", ["keep_read", "keep_fit", "mark_scored"])
+@pytest.mark.parametrize("step", ["keep_read", "keep_grades", "keep_models", "keep_fit", "mark_scored"])
 async def test_a_run_in_parts_leaves_out_who_is_erased_while_it_is_at_work(
     shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

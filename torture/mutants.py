@@ -140,7 +140,7 @@ def part_for_all() -> None:
 
     from app.store import run_parts
 
-    for name in ("_UNREAD", "_UNSCORED"):
+    for name in ("_UNREAD", "_UNSUMMED", "_UNVALUED", "_UNSCORED"):
         setattr(run_parts, name, text(getattr(run_parts, name).text.replace("FOR UPDATE SKIP LOCKED", "")))
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.analytics.churn import ACTIVE, AT_RISK, CHURNED, NEVER_PURCHASED
 from app.analytics.complaints import FloatArray, IntArray
+from app.analytics.counted import Counted
 from app.analytics.signals import COMPETITIVE, NATURAL, NEGLIGENT, PASSIVE, UNKNOWN
 
 ACTIONS = (
@@ -100,13 +101,13 @@ class ClvTiers:
     low_below: float
 
 
-def fit_clv_tiers(total: FloatArray, *, high_share: float = 0.2, low_share: float = 0.5) -> ClvTiers | None:
+def fit_clv_tiers(total: Counted, *, high_share: float = 0.2, low_share: float = 0.5) -> ClvTiers | None:
     """Limits that make the top fifth high and the bottom half low.
 
     Parameters
     ----------
-    total : ndarray of float, shape (n,)
-        Lifetime value, in the workspace's currency; NaN is passed over.
+    total : Counted
+        Lifetime value of those of whom it is known, in the workspace's currency.
     high_share, low_share : float
         Shares of customers, of sum at most 1.
 
@@ -122,11 +123,10 @@ def fit_clv_tiers(total: FloatArray, *, high_share: float = 0.2, low_share: floa
     """
     if not (high_share >= 0 and low_share >= 0 and high_share + low_share <= 1):
         raise ValueError("shares must be at least 0 and sum to at most 1")
-    known = total[np.isfinite(total)]
-    if not known.size:
+    if not total.size:
         return None
-    low, high = np.quantile(known, (low_share, 1 - high_share))
-    return ClvTiers(high_from=float(high), low_below=float(low))
+    low, high = total.quantiles((low_share, 1 - high_share)).tolist()
+    return ClvTiers(high_from=high, low_below=low)
 
 
 def clv_tier(total: FloatArray, tiers: ClvTiers | None) -> IntArray:

@@ -26,6 +26,7 @@ from app.analytics.fit import (
     FloatArray,
     NotConverged,
     check_customers,
+    check_weights,
     fitted_model,
     maximise,
     maximise_from,
@@ -44,28 +45,34 @@ BoolArray = NDArray[np.bool_]
 
 
 def fit(
-    model: str, frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike, *, first_may_leave: bool
+    model: str,
+    frequency: ArrayLike,
+    recency_days: ArrayLike,
+    T_days: ArrayLike,
+    *,
+    customers: ArrayLike | None = None,
+    first_may_leave: bool,
 ) -> FittedModel:
     """Fit by maximum likelihood; see `bgnbd.fit` and `mbgnbd.fit`."""
     x, t_x, T = check_customers(frequency, recency_days, T_days)
-    require_enough(x, t_x, T)
-    mean_T = float(T.mean())
+    weight = check_weights(customers, x.size)
+    require_enough(x, t_x, T, weight)
+    groups = group_customers(x, t_x, T, weight)
+    mean_T = groups.mean_T
     starts: list[Sequence[float] | FloatArray] = [
         (0.5, mean_T / 3, 0.8, 2.5),
         (1.0, mean_T, 1.0, 1.0),
         (0.2, mean_T / 10, 0.5, 5.0),
         (3.0, mean_T, 0.2, 3.0),
     ]
-    if x.size > WARM_START_ROWS:
+    if groups.x.size > WARM_START_ROWS:
         # Any subset gives a start so near that two or three steps over all customers remain.
-        every = x.size // WARM_START_CUSTOMERS
-        few = group_customers(x[::every], t_x[::every], T[::every])
+        few = groups.sample(WARM_START_CUSTOMERS)
         try:
             start = maximise(lambda theta: _objective(theta, few, first_may_leave), starts[0], NAMES, 1e-6).theta
             starts.insert(0, start)
         except NotConverged:
             pass
-    groups = group_customers(x, t_x, T)
     maximum = maximise_from(lambda theta: _objective(theta, groups, first_may_leave), starts, NAMES)
     return fitted_model(model, NAMES, maximum, groups.customers)
 

@@ -17,13 +17,17 @@ from app.analytics.fit import FittedModel, FloatArray
 NAMES = betageometric.NAMES
 
 
-def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> FittedModel:
+def fit(
+    frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike, *, customers: ArrayLike | None = None
+) -> FittedModel:
     """Fit r, alpha, a, b by maximum likelihood (eq. 6).
 
     Parameters
     ----------
     frequency, recency_days, T_days : array-like, shape (n,)
         Repeat purchase days, days from first to last purchase, days from first purchase to now.
+    customers : array-like, shape (n,), optional
+        How many customers each row stands for, whole numbers >= 1; one each if left out.
 
     Returns
     -------
@@ -32,7 +36,7 @@ def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> Fit
     Raises
     ------
     ValueError
-        For impossible histories.
+        For impossible histories or numbers of customers.
     TooLittleData, NotConverged
         When there is nothing to learn from, or no maximum to be found.
 
@@ -41,7 +45,7 @@ def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> Fit
     >>> fit(frequency, recency_days, T_days).params  # doctest: +SKIP
     {'r': 0.243, 'alpha': 30.9, 'a': 0.793, 'b': 2.426}
     """
-    return betageometric.fit("bg_nbd", frequency, recency_days, T_days, first_may_leave=False)
+    return betageometric.fit("bg_nbd", frequency, recency_days, T_days, customers=customers, first_may_leave=False)
 
 
 def log_likelihood(params: Mapping[str, float], x: FloatArray, t_x: FloatArray, T: FloatArray) -> FloatArray:

@@ -5,7 +5,7 @@ told.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,22 +14,17 @@ from numpy.typing import NDArray
 from app.analytics import contest as contests
 from app.analytics import predictive
 from app.analytics.calibration import accuracy, calibration
+from app.analytics.counted import Counted
 from app.analytics.fit import FitError, FittedModel
 from app.analytics.gamma_gamma import FittedSpend, fit_credible_mean, fit_spend, purchase_value
-from app.analytics.interval import interval
+from app.analytics.interval import history_interval, money_interval
+from app.analytics.origins import Split
 from app.analytics.summary import CustomerFigures
 from app.analytics.tabulation import TablesOfFit
-from app.analytics.textbook import Basis, TextbookFit, fit_textbook, value_textbook
+from app.analytics.tally import Histories, PurchaseValues
+from app.analytics.textbook import Basis, TextbookFit, value_textbook
 
 Model = Literal["auto", "textbook", "bg_nbd", "mbg_nbd", "pareto_nbd", "mbg_cnbd_k"]
-
-
-@dataclass(frozen=True)
-class PurchaseDays:
-    """Every purchase day of a population, one row each: arrays (m,) of the customer's row and the day's number."""
-
-    customer: NDArray[np.integer]
-    day: NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -140,85 +135,69 @@ def mean_purchase_value(figures: CustomerFigures, basis: Basis) -> NDArray[np.fl
 
 
 def fit_clv(
-    figures: CustomerFigures,
-    segment: NDArray[np.int8],
-    segments: tuple[str, ...],
+    histories: Histories,
+    purchase_values: PurchaseValues,
+    purchase_spend: PurchaseValues,
+    textbook: TextbookFit,
     *,
     model: Model,
-    basis: Basis,
-    lifespan_years: float,
-    purchase_days: PurchaseDays | None = None,
+    splits: Sequence[Split] = (),
 ) -> ClvFit:
     """Fit the population's lifetime value.
 
     Parameters
     ----------
-    figures : of n customers.
-    segment, segments : codes (n,) into the names of RFM's segments, by which the textbook tells its figures.
+    histories, purchase_values, purchase_spend : of the population; see ``Tally``.
+    textbook : the fit of the textbook, whose basis the purchase values are of.
     model : a model by name; "auto" takes the one that forecast the population's own past best.
-    basis, lifespan_years : see ``fit_textbook``.
-    purchase_days : of all customers; "auto" and the calibration need them.
+    splits : at each origin of a contest; "auto" and the calibration need them.
 
     Returns
     -------
     ClvFit : with a ``fallback_reason`` where the model that was asked for can't be fitted to these customers.
     """
-    textbook = fit_textbook(
-        segment=segment,
-        segments=segments,
-        has_order=figures.has_order,
-        year_order_count=figures.year_order_count,
-        year_net_spend=figures.year_net_spend,
-        year_cost=figures.year_cost,
-        prior_year_order_count=figures.prior_year_order_count,
-        basis=basis,
-        lifespan_years=lifespan_years,
-    )
-    customers = int(np.count_nonzero(figures.has_order))
+    basis, size = textbook.basis, int(histories.customers.sum())
     if model == "textbook":
-        return ClvFit(basis, customers, textbook)
-    buyers = np.flatnonzero(figures.has_order)
-    x, t_x, T = (
-        column[buyers].astype(np.float64) for column in (figures.frequency, figures.recency_days, figures.T_days)
-    )
-    splits: list[contests.Split] = []
-    if purchase_days is not None:
-        place = np.full(figures.has_order.size, -1, dtype=np.int32)
-        place[buyers] = np.arange(buyers.size)
-        splits = contests.cut(place[purchase_days.customer], purchase_days.day, figures.as_of_day)
+        return ClvFit(basis, size, textbook)
+    x, t_x, T, customers = (getattr(histories, field.name).astype(np.float64) for field in fields(histories))
     record = None
     try:
         if model == "auto":
-            purchases, contest = contests.choose(splits, x, t_x, T)
+            purchases, contest = contests.choose(splits, x, t_x, T, customers=customers)
             record = contest.to_dict()
         else:
-            purchases = predictive.fit_model(model, x, t_x, T)
-        worth = mean_purchase_value(figures, basis)[buyers]
+            purchases = predictive.fit_model(model, x, t_x, T, customers=customers)
+        repeats = purchase_values.frequency.astype(np.float64)
+        worth, repeaters = purchase_values.mean, purchase_values.customers
         spread = None
-        if (worth[x > 0] < 0).any():
+        if (worth < 0).any():
             # No distribution of positive amounts fits: the level comes from the margins, the spread from revenue.
-            spend = fit_credible_mean(x, worth, "negative_margin")
-            spread = fit_spend(x, figures.monetary_value[buyers])
+            spend = fit_credible_mean(repeats, worth, "negative_margin", customers=repeaters)
+            spread = fit_spend(purchase_spend.frequency, purchase_spend.mean, customers=purchase_spend.customers)
         else:
-            spend = fit_spend(x, worth)
+            spend = fit_spend(repeats, worth, customers=repeaters)
     except FitError as refusal:
-        return ClvFit(basis, customers, textbook, fallback_reason=refusal.code, fallback_detail=refusal.reason)
+        return ClvFit(basis, size, textbook, fallback_reason=refusal.code, fallback_detail=refusal.reason)
     medians = {
-        "frequency": float(np.median(x)),
-        "days_since_last_order": float(np.median(T - t_x)),
-        "T_days": float(np.median(T)),
-        "monetary_value": float(np.median(worth[x > 0])),
+        "frequency": _median(Counted.of(histories.frequency, histories.customers)),
+        "days_since_last_order": _median(histories.days_since_last_order),
+        "T_days": _median(Counted.of(histories.T_days, histories.customers)),
+        "monetary_value": _median(Counted.of(worth, repeaters)),
     }
-    return ClvFit(basis, customers, textbook, purchases, spend, spread, record, backtest(purchases, splits), medians)
+    return ClvFit(basis, size, textbook, purchases, spend, spread, record, backtest(purchases, splits), medians)
 
 
-def backtest(fitted: FittedModel, splits: Sequence[contests.Split]) -> dict[str, Any] | None:
+def _median(counted: Counted) -> float:
+    return float(counted.quantiles([0.5])[0])
+
+
+def backtest(fitted: FittedModel, splits: Sequence[Split]) -> dict[str, Any] | None:
     """How the same model, fitted to what was known at an earlier day, forecast the days after it.
 
     Parameters
     ----------
     fitted : the model whose kind (and weights, if it is a blend) is tried.
-    splits : of `contest.cut`; the one with the longest holdout is taken.
+    splits : of the population; the one with the longest holdout is taken.
 
     Returns
     -------
@@ -301,6 +280,27 @@ def drivers(
     return found
 
 
+FEW_CUSTOMERS = 32
+"""Among so few, looking for those who share a history costs more than it saves."""
+
+
+def _distinct_histories(
+    figures: CustomerFigures, buyers: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.intp] | None]:
+    """Return frequency, recency and T of each distinct history, (m,), and the row of each buyer among them, (n,).
+
+    Few buyers are one row each, in their own order, and have None for it.
+    """
+    x, t_x, T = (column[buyers] for column in (figures.frequency, figures.recency_days, figures.T_days))
+    of = None
+    if buyers.size > FEW_CUSTOMERS:
+        # Counts and days are whole and T is the largest: a history packs into one machine word.
+        days = np.int64(T.max()) + 1
+        _, first, of = np.unique((x * days + T) * days + t_x, return_index=True, return_inverse=True)
+        x, t_x, T = x[first], t_x[first], T[first]
+    return x.astype(np.float64), t_x.astype(np.float64), T.astype(np.float64), of
+
+
 def value_clv(
     fit: ClvFit,
     figures: CustomerFigures,
@@ -316,7 +316,7 @@ def value_clv(
 
     The predicted value is that of a purchase times the discounted purchases of the horizon; the textbook's is not
     discounted, and tells neither interval nor probabilities. ``kept`` are tables from earlier calls with the same fit
-    and horizon; see ``interval``.
+    and horizon, which live scores and the parts of a population share; see ``interval``.
     """
     size = segment.size
     if fit.purchases is None or fit.spend is None or not figures.has_order.any():
@@ -326,32 +326,25 @@ def value_clv(
             values.predicted, values.expected_purchases, values.expected_purchase_value, null, null, null, null
         )
     buyers = np.flatnonzero(figures.has_order)
-    x, t_x, T = (
-        column[buyers].astype(np.float64) for column in (figures.frequency, figures.recency_days, figures.T_days)
-    )
-    mean = mean_purchase_value(figures, fit.basis)[buyers]
-    scores = predictive.score(fit.purchases, x, t_x, T, horizon_days, discount_rate)
-    worth = purchase_value(fit.spend, x, mean)
+    # All but money follows from the history, which very many customers share: each is valued once.
+    x, t_x, T, of = _distinct_histories(figures, buyers)
     # Where margins are negative, the interval is that of revenue, moved and stretched in proportion.
-    spend, amount = (fit.spread, figures.monetary_value[buyers]) if fit.spread else (fit.spend, mean)
-    bounds = interval(
-        fit.purchases,
-        spend,
-        x,
-        t_x,
-        T,
-        amount,
-        horizon_days,
-        annual_rate=discount_rate,
-        level=interval_level,
-        scores=scores,
-        kept=kept,
-    )
-    low, high = bounds.low, bounds.high
+    spend = fit.spread or fit.spend
+    scores = predictive.score(fit.purchases, x, t_x, T, horizon_days, discount_rate)
+    bounds = history_interval(fit.purchases, spend, x, t_x, T, horizon_days, interval_level, scores, kept)
+    churned = 1.0 - predictive.probability_of_purchase(fit.purchases, x, t_x, T, churn_horizon_days, scores=scores)
+    discounted, expected, alive = scores.discounted_purchases, scores.expected_purchases, scores.p_alive
+    if of is not None:
+        x, bounds, churned = x[of], bounds.at(of), churned[of]
+        discounted, expected, alive = discounted[of], expected[of], alive[of]
+    mean = mean_purchase_value(figures, fit.basis)[buyers]
+    worth = purchase_value(fit.spend, x, mean)
+    amount = figures.monetary_value[buyers] if fit.spread else mean
+    found = money_interval(spend, bounds, amount)
+    low, high = found.low, found.high
     if fit.spread:
         factor = worth / purchase_value(spend, x, amount)
         low, high = np.minimum(low * factor, high * factor), np.maximum(low * factor, high * factor)
-    churned = 1.0 - predictive.probability_of_purchase(fit.purchases, x, t_x, T, churn_horizon_days, scores=scores)
 
     def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
         everyone = np.full(size, np.nan)
@@ -359,10 +352,10 @@ def value_clv(
         return everyone
 
     return ClvValues(
-        predicted=spread(worth * scores.discounted_purchases),
-        expected_purchases=spread(scores.expected_purchases),
+        predicted=spread(worth * discounted),
+        expected_purchases=spread(expected),
         expected_purchase_value=spread(worth),
-        p_alive=spread(scores.p_alive),
+        p_alive=spread(alive),
         interval_low=spread(low),
         interval_high=spread(high),
         churn_probability=spread(churned),

@@ -30,38 +30,20 @@ from app.analytics.fit import (
     IntArray,
     TooLittleData,
     check_customers,
+    check_weights,
     require_enough,
 )
+from app.analytics.origins import Split
 
 CANDIDATES = ("bg_nbd", "mbg_nbd", "pareto_nbd", "mbg_cnbd_k")
 
-ORIGINS = (1 / 2, 2 / 3, 3 / 4)
-"""Where the observed time is cut: half for learning at least, a quarter for judging at least."""
-
-MINIMUM_HOLDOUT_DAYS = 7
-"""A shorter holdout would judge the day of the week."""
-
 MINIMUM_HOLDOUT_PURCHASES = 20
 """With fewer purchases to forecast, scores differ by chance alone."""
-
-CONTEST_CUSTOMERS = 30_000
-"""Customers an origin is judged on: of more, every n-th is taken. Scores of this many differ by about 0.005."""
 
 CLASSES = 3
 """Weights are learned for customers with 0, 1, and 2 or more repeat purchases."""
 
 BLEND = "blend"
-
-
-@dataclass(frozen=True)
-class Split:
-    """What was known of each customer at an origin, and their purchase days after it; arrays of shape (n,)."""
-
-    frequency: FloatArray
-    recency_days: FloatArray
-    T_days: FloatArray
-    purchases: FloatArray
-    holdout_days: float
 
 
 @dataclass(frozen=True)
@@ -102,75 +84,27 @@ class Contest:
         return asdict(self)
 
 
-def cut(customer: ArrayLike, day: ArrayLike, as_of_day: int, origins: Sequence[float] = ORIGINS) -> list[Split]:
-    """Cut purchase days at the origins of a contest.
-
-    Parameters
-    ----------
-    customer, day : array-like of int, shape (m,)
-        One row a purchase day, in any order: the customer's number from 0 up, and the day. Days after `as_of_day` are
-        ignored.
-    as_of_day : int
-        The last day that is known.
-    origins : sequence of float
-        Shares of the time from the first purchase of all to `as_of_day`.
-
-    Returns
-    -------
-    list of Split
-        One for each origin that leaves a holdout of `MINIMUM_HOLDOUT_DAYS`.
-    """
-    # Small integers stay small: there are several days a customer.
-    customer, day = np.asarray(customer), np.asarray(day)
-    known = day <= as_of_day
-    if not known.all():
-        customer, day = customer[known], day[known]
-    if customer.size == 0:
-        return []
-    start = int(day.min())
-    first = np.full(int(customer.max()) + 1, np.iinfo(day.dtype).max, dtype=day.dtype)
-    np.minimum.at(first, customer, day)
-    splits = []
-    for share in origins:
-        origin = start + int(share * (as_of_day - start))
-        if as_of_day - origin < MINIMUM_HOLDOUT_DAYS:
-            continue
-        before = day <= origin
-        count = np.bincount(customer[before], minlength=first.size)
-        last = np.zeros_like(first)
-        np.maximum.at(last, customer[before], day[before] - first[customer[before]])
-        after = np.bincount(customer[~before], minlength=first.size)
-        there = np.flatnonzero(count)
-        there = there[:: max(1, -(-there.size // CONTEST_CUSTOMERS))]
-        splits.append(
-            Split(
-                frequency=count[there].astype(np.float64) - 1,
-                recency_days=last[there].astype(np.float64),
-                T_days=(origin - first[there]).astype(np.float64),
-                purchases=after[there].astype(np.float64),
-                holdout_days=float(as_of_day - origin),
-            )
-        )
-    return splits
-
-
 def choose(
     splits: Sequence[Split],
     frequency: ArrayLike,
     recency_days: ArrayLike,
     T_days: ArrayLike,
     candidates: Sequence[str] = CANDIDATES,
+    *,
+    customers: ArrayLike | None = None,
 ) -> tuple[FittedModel, Contest]:
     """Hold the contest and fit its winner on everything.
 
     Parameters
     ----------
     splits : sequence of Split
-        See `cut`. Those with too little to learn from or to forecast are left out.
+        See `cut`, one row a customer. Those with too little to learn from or to forecast are left out.
     frequency, recency_days, T_days : array-like, shape (n,)
-        All customers as of now, on which the winner is fitted.
+        All customers as of now, on which the winner is fitted; times in days.
     candidates : sequence of str
         Keys of `predictive.MODELS`.
+    customers : array-like, shape (n,), optional
+        How many customers each row as of now stands for, whole numbers >= 1; one each if left out.
 
     Returns
     -------
@@ -184,12 +118,13 @@ def choose(
 
     Examples
     --------
-    >>> fitted, contest = choose(cut(customer, day, 272), frequency, recency_days, T_days)  # doctest: +SKIP
+    >>> fitted, contest = choose(origins.cut(customer, day, 272), frequency, recency_days, T_days)  # doctest: +SKIP
     >>> fitted.model  # doctest: +SKIP
     'blend'
     """
     x, t_x, T = check_customers(frequency, recency_days, T_days)
-    require_enough(x, t_x, T)
+    weight = check_weights(customers, x.size)
+    require_enough(x, t_x, T, weight)
     used = [split for split in splits if _worth_judging(split)]
     if not used:
         raise TooLittleData(
@@ -202,7 +137,7 @@ def choose(
     refusals: dict[str, _Refusal] = {}
     for name in candidates:
         try:
-            fits[name] = predictive.fit_model(name, x, t_x, T)
+            fits[name] = predictive.fit_model(name, x, t_x, T, customers=weight)
         except FitError as error:
             refusals[name] = _Refusal(error.code, error.reason)
             continue
@@ -243,7 +178,7 @@ def choose(
     )
     if winner != BLEND:
         return fits[winner], contest
-    return _blended([fits[name] for name in names], weights, x), contest
+    return _blended([fits[name] for name in names], weights, x, weight), contest
 
 
 class _Refusal(NamedTuple):
@@ -358,15 +293,18 @@ def _blend_unseen(
     return float(np.mean(scores)), accuracy(np.concatenate(forecasts), outcomes)
 
 
-def _blended(fits: Sequence[FittedModel], weights: FloatArray, x: FloatArray) -> FittedModel:
+def _blended(
+    fits: Sequence[FittedModel], weights: FloatArray, x: FloatArray, customers: FloatArray | None
+) -> FittedModel:
     """Return the blend of fitted models. Its log-likelihood is the mean of its members', by the customers' weights."""
-    share = weights @ np.bincount(np.minimum(x, CLASSES - 1).astype(np.intp), minlength=CLASSES) / x.size
+    sizes = np.bincount(np.minimum(x, CLASSES - 1).astype(np.intp), weights=customers, minlength=CLASSES)
+    share = weights @ sizes / sizes.sum()
     return FittedModel(
         model=BLEND,
         params={f"{fitted.model}.{name}": value for fitted in fits for name, value in fitted.params.items()},
         log_likelihood=float(share @ [fitted.log_likelihood for fitted in fits]),
         standard_errors={},
         covariance=(),
-        customers=int(x.size),
+        customers=int(sizes.sum()),
         components=tuple(Component(fitted, tuple(row.tolist())) for fitted, row in zip(fits, weights, strict=True)),
     )

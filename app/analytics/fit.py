@@ -179,16 +179,45 @@ def check_customers(
     return x, t_x, T
 
 
-def require_enough(frequency: FloatArray, recency_days: FloatArray, T_days: FloatArray) -> None:
-    """Raise TooLittleData unless there are customers, repeaters, time and differences enough to fit."""
-    customers = frequency.size
-    if customers < MINIMUM_CUSTOMERS:
+def check_weights(customers: ArrayLike | None, rows: int) -> FloatArray | None:
+    """Return how many customers each row stands for as float64 of shape (rows,); None, one each, stays None.
+
+    Raises
+    ------
+    ValueError
+        For another shape, and for numbers that are not whole or less than one.
+    """
+    if customers is None:
+        return None
+    weight = np.atleast_1d(np.asarray(customers, dtype=np.float64))
+    if weight.shape != (rows,):
+        raise ValueError("customers must be one-dimensional and have a number for each row")
+    # A NaN fails every comparison.
+    if not ((weight >= 1).all() and (weight < np.inf).all() and (weight == np.floor(weight)).all()):
+        raise ValueError("customers counts those whom a row stands for and must be whole and at least 1")
+    return weight
+
+
+def require_enough(
+    frequency: FloatArray, recency_days: FloatArray, T_days: FloatArray, customers: FloatArray | None = None
+) -> None:
+    """Raise TooLittleData unless there are customers, repeaters, time and differences enough to fit.
+
+    Parameters
+    ----------
+    frequency, recency_days, T_days : arrays, shape (n,)
+        See `check_customers`; times in days.
+    customers : array, shape (n,), optional
+        How many customers each row stands for, see `check_weights`; one each if left out.
+    """
+    total = frequency.size if customers is None else int(customers.sum())
+    if total < MINIMUM_CUSTOMERS:
         raise TooLittleData(
-            "too_few_customers", f"{customers} customers with a purchase; at least {MINIMUM_CUSTOMERS} are needed."
+            "too_few_customers", f"{total} customers with a purchase; at least {MINIMUM_CUSTOMERS} are needed."
         )
     if not (T_days > 0).any():
         raise TooLittleData("no_elapsed_time", "No customer has been observed for a whole day yet.")
-    repeaters = int(np.count_nonzero(frequency))
+    repeaters = int(np.count_nonzero(frequency) if customers is None else customers @ (frequency > 0))
     if repeaters == 0:
         raise TooLittleData("no_repeat_purchases", "Nobody has bought on a second day.")
     if repeaters < MINIMUM_REPEATERS:

@@ -24,6 +24,7 @@ from app.analytics.fit import (
     Maximum,
     NotConverged,
     TooLittleData,
+    check_weights,
     fitted_model,
     maximise_from,
 )
@@ -97,7 +98,9 @@ class FittedSpend:
         )
 
 
-def fit_gamma_gamma(frequency: ArrayLike, monetary_value: ArrayLike) -> FittedModel:
+def fit_gamma_gamma(
+    frequency: ArrayLike, monetary_value: ArrayLike, *, customers: ArrayLike | None = None
+) -> FittedModel:
     """Fit p, q, v by maximum likelihood (Fader and Hardie 2013, eq. 1a) on customers who repeated and spent.
 
     Parameters
@@ -105,9 +108,13 @@ def fit_gamma_gamma(frequency: ArrayLike, monetary_value: ArrayLike) -> FittedMo
     frequency, monetary_value : array-like, shape (n,)
         Repeat purchase days and mean value of one; rows without repeat purchase or with a mean of zero or less are
         left out, for the model gives them no likelihood.
+    customers : array-like, shape (n,), optional
+        How many customers each row stands for, whole numbers >= 1; one each if left out.
 
     Raises
     ------
+    ValueError
+        For impossible figures or numbers of customers.
     TooLittleData, NotConverged
 
     Examples
@@ -116,21 +123,23 @@ def fit_gamma_gamma(frequency: ArrayLike, monetary_value: ArrayLike) -> FittedMo
     {'p': 6.25, 'q': 3.74, 'v': 15.44}
     """
     x, mean = _pair(frequency, monetary_value)
+    weight = _weights(customers, x.size)
     used = (x > 0) & (mean > 0)
-    x, mean = x[used], mean[used]
-    if x.size < MINIMUM_REPEATERS:
+    x, mean, weight = x[used], mean[used], weight[used]
+    repeaters = int(weight.sum())
+    if repeaters < MINIMUM_REPEATERS:
         raise TooLittleData(
-            "too_few_repeaters", f"{x.size} customers with repeat spend; at least {MINIMUM_REPEATERS} are needed."
+            "too_few_repeaters", f"{repeaters} customers with repeat spend; at least {MINIMUM_REPEATERS} are needed."
         )
     # Amounts may be in any currency: in units of their mean, one start fits all.
-    unit = float(mean.mean())
-    total = x * (mean / unit)
+    unit = float(weight @ mean) / repeaters
+    total, purchases = x * (mean / unit), weight * x
     x_values, x_index = distinct(x)
-    weights = np.bincount(x_index, minlength=len(x_values)).astype(np.float64)
-    logs = (float(x @ np.log(total)), float(np.log(mean / unit).sum()))
+    x_weights = np.bincount(x_index, weights=weight, minlength=len(x_values)).astype(np.float64)
+    logs = (float(purchases @ np.log(total)), float(weight @ np.log(mean / unit)))
 
     def objective(theta: FloatArray) -> tuple[float, FloatArray, FloatArray]:
-        return _objective(theta, x, total, logs, x_values, weights)
+        return _objective(theta, weight, purchases, total, logs, x_values, x_weights)
 
     starts = [(5.0, 4.0, 1.0), (1.0, 2.0, 2.0), (50.0, 3.0, 0.1), (0.5, 10.0, 20.0)]
     maximum = maximise_from(objective, starts, NAMES)
@@ -142,46 +151,58 @@ def fit_gamma_gamma(frequency: ArrayLike, monetary_value: ArrayLike) -> FittedMo
         hessian=maximum.hessian / np.outer(scale, scale),
         steps=maximum.steps,
     )
-    return fitted_model("gamma_gamma", NAMES, maximum, int(x.size))
+    return fitted_model("gamma_gamma", NAMES, maximum, repeaters)
 
 
 def _objective(
     theta: FloatArray,
-    x: FloatArray,
+    weight: FloatArray,
+    purchases: FloatArray,
     total: FloatArray,
     logs: tuple[float, float],
     x_values: FloatArray,
-    weights: FloatArray,
+    x_weights: FloatArray,
 ) -> tuple[float, FloatArray, FloatArray]:
-    """Return the mean log-likelihood with its gradient and Hessian in (p, q, v)."""
+    """Return the mean log-likelihood with its gradient and Hessian in (p, q, v).
+
+    Parameters
+    ----------
+    theta : array, shape (3,)
+    weight, purchases, total : arrays, shape (n,)
+        Customers a row stands for, repeat purchases of all of them, and repeat spend of one of them.
+    logs : tuple of float
+        Sums over customers of x log(x m) and of log(m).
+    x_values, x_weights : arrays, shape (k,)
+        The distinct frequencies, and how many customers have each.
+    """
     p, q, v = (float(value) for value in theta)
-    n = float(x.size)
+    n = float(x_weights.sum())
     shape = p * x_values + q
     log_sum = np.log(v + total)
     inverse = 1 / (v + total)
-    weighted = x_values * weights
-    value = float(weights @ (gammaln(shape) - gammaln(p * x_values))) + n * float(q * np.log(v) - gammaln(q))
-    value += p * logs[0] - logs[1] - float(p * (x @ log_sum) + q * log_sum.sum())
+    weighted = x_values * x_weights
+    value = float(x_weights @ (gammaln(shape) - gammaln(p * x_values))) + n * float(q * np.log(v) - gammaln(q))
+    value += p * logs[0] - logs[1] - float(p * (purchases @ log_sum) + q * (weight @ log_sum))
     gradient = np.array(
         [
-            weighted @ (digamma(shape) - digamma(p * x_values)) + logs[0] - x @ log_sum,
-            weights @ digamma(shape) + n * (np.log(v) - digamma(q)) - log_sum.sum(),
-            n * q / v - p * (x @ inverse) - q * inverse.sum(),
+            weighted @ (digamma(shape) - digamma(p * x_values)) + logs[0] - purchases @ log_sum,
+            x_weights @ digamma(shape) + n * (np.log(v) - digamma(q)) - weight @ log_sum,
+            n * q / v - p * (purchases @ inverse) - q * (weight @ inverse),
         ]
     )
     bend = polygamma(1, shape)
-    pq, pv, qv = weighted @ bend, -(x @ inverse), n / v - inverse.sum()
+    pq, pv, qv = weighted @ bend, -(purchases @ inverse), n / v - weight @ inverse
     hessian = np.array(
         [
             [(weighted * x_values) @ (bend - polygamma(1, p * x_values)), pq, pv],
-            [pq, weights @ bend - n * polygamma(1, q), qv],
-            [pv, qv, -n * q / v**2 + (p * x + q) @ (inverse * inverse)],
+            [pq, x_weights @ bend - n * polygamma(1, q), qv],
+            [pv, qv, -n * q / v**2 + (p * purchases + q * weight) @ (inverse * inverse)],
         ]
     )
     return value / n, gradient / n, hessian / n
 
 
-def fit_spend(frequency: ArrayLike, monetary_value: ArrayLike) -> FittedSpend:
+def fit_spend(frequency: ArrayLike, monetary_value: ArrayLike, *, customers: ArrayLike | None = None) -> FittedSpend:
     """Choose and fit how the value of a purchase is predicted.
 
     Gamma-Gamma where frequency and mean spend of repeaters have a rank correlation within `INDEPENDENCE_LIMIT`, the fit
@@ -190,9 +211,14 @@ def fit_spend(frequency: ArrayLike, monetary_value: ArrayLike) -> FittedSpend:
     Parameters
     ----------
     frequency, monetary_value : array-like, shape (n,)
+        Repeat purchase days and mean value of one.
+    customers : array-like, shape (n,), optional
+        How many customers each row stands for, whole numbers >= 1; one each if left out.
 
     Raises
     ------
+    ValueError
+        For impossible figures or numbers of customers.
     TooLittleData
         If nobody has a repeat purchase.
 
@@ -202,19 +228,20 @@ def fit_spend(frequency: ArrayLike, monetary_value: ArrayLike) -> FittedSpend:
     'gamma_gamma'
     """
     x, mean = _pair(frequency, monetary_value)
+    weight = _weights(customers, x.size)
     repeated = x > 0
-    x, mean = x[repeated], mean[repeated]
+    x, mean, weight = x[repeated], mean[repeated], weight[repeated]
     if x.size == 0:
         raise TooLittleData("no_repeat_purchases", "Nobody has bought on a second day.")
-    correlation = _rank_correlation(x, mean)
+    correlation = _rank_correlation(x, mean, weight)
     reason = None
     if correlation is not None and abs(correlation) > INDEPENDENCE_LIMIT:
         reason = "frequency_correlates"
-    elif np.count_nonzero(mean == 0) > ZERO_SPEND_LIMIT * mean.size:
+    elif weight @ (mean == 0) > ZERO_SPEND_LIMIT * weight.sum():
         reason = "zero_spend"
     else:
         try:
-            fitted = fit_gamma_gamma(x, mean)
+            fitted = fit_gamma_gamma(x, mean, customers=weight)
         except TooLittleData as error:
             reason = error.code
         except NotConverged:
@@ -224,32 +251,43 @@ def fit_spend(frequency: ArrayLike, monetary_value: ArrayLike) -> FittedSpend:
             if q > 1:
                 return FittedSpend("gamma_gamma", None, correlation, p * v / (q - 1), 0.0, 0.0, fitted)
             reason = "no_finite_mean"
-    return _credible_mean(x, mean, correlation, reason)
+    return _credible_mean(x, mean, weight, correlation, reason)
 
 
-def fit_credible_mean(frequency: FloatArray, value: FloatArray, reason: str) -> FittedSpend:
+def fit_credible_mean(
+    frequency: FloatArray, value: FloatArray, reason: str, *, customers: ArrayLike | None = None
+) -> FittedSpend:
     """Fit the credibility-weighted mean of values of any sign, such as margins; `reason` says why it serves.
 
     Parameters
     ----------
     frequency, value : arrays, shape (n,)
         Repeat purchase days, and the mean value of one.
+    reason : str
+    customers : array-like, shape (n,), optional
+        How many customers each row stands for, whole numbers >= 1; one each if left out.
 
     Raises
     ------
+    ValueError
+        For impossible numbers of customers.
     TooLittleData
         If nobody has a repeat purchase.
     """
+    weight = _weights(customers, frequency.size)
     repeated = frequency > 0
     if not repeated.any():
         raise TooLittleData("no_repeat_purchases", "Nobody has bought on a second day.")
-    x, mean = frequency[repeated], value[repeated]
-    return _credible_mean(x, mean, _rank_correlation(x, mean), reason)
+    x, mean, weight = frequency[repeated], value[repeated], weight[repeated]
+    return _credible_mean(x, mean, weight, _rank_correlation(x, mean, weight), reason)
 
 
-def _credible_mean(x: FloatArray, mean: FloatArray, correlation: float | None, reason: str | None) -> FittedSpend:
-    overall = float(x @ mean / x.sum())
-    within, between = _variances(x, mean, overall)
+def _credible_mean(
+    x: FloatArray, mean: FloatArray, weight: FloatArray, correlation: float | None, reason: str | None
+) -> FittedSpend:
+    purchases = weight * x
+    overall = float(purchases @ mean / purchases.sum())
+    within, between = _variances(x, mean, weight, overall)
     return FittedSpend("mean", reason, correlation, overall, within, between, None)
 
 
@@ -301,7 +339,9 @@ def spend_distribution(
 def _credibility(spend: FittedSpend, frequency: FloatArray) -> FloatArray:
     if spend.between == 0:
         return np.zeros_like(frequency)
-    return frequency / (frequency + spend.within / spend.between)
+    # Whoever has no repeat purchase has said nothing, even where the purchases of a customer do not vary.
+    known = frequency + spend.within / spend.between
+    return np.divide(frequency, known, out=np.zeros_like(known), where=known > 0)
 
 
 def _pair(frequency: ArrayLike, monetary_value: ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -314,36 +354,50 @@ def _pair(frequency: ArrayLike, monetary_value: ArrayLike) -> tuple[FloatArray, 
     return x, mean
 
 
-def _rank_correlation(x: FloatArray, mean: FloatArray) -> float | None:
-    if x.size < 3 or not np.ptp(x) or not np.ptp(mean):
+def _weights(customers: ArrayLike | None, rows: int) -> FloatArray:
+    weight = check_weights(customers, rows)
+    return np.ones(rows) if weight is None else weight
+
+
+def _rank_correlation(x: FloatArray, mean: FloatArray, weight: FloatArray) -> float | None:
+    total = float(weight.sum())
+    if total < 3 or not np.ptp(x) or not np.ptp(mean):
         return None
-    return float(np.corrcoef(_ranks(x), _ranks(mean))[0, 1])
+    # Ranks run from 1 to the number of customers, and sharing them leaves their mean.
+    by_x, by_mean = (_ranks(values, weight) - (total + 1) / 2 for values in (x, mean))
+    shared = weight @ (by_x * by_mean) / np.sqrt((weight @ by_x**2) * (weight @ by_mean**2))
+    return float(np.clip(shared, -1.0, 1.0))
 
 
-def _ranks(values: FloatArray) -> FloatArray:
-    """Return the rank of each value, shape (n,); equal values share the mean of their ranks."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+def _ranks(values: FloatArray, weight: FloatArray) -> FloatArray:
+    """Return the rank of each row's customers, shape (n,); customers of equal values share the mean of their ranks."""
+    _, place = np.unique(values, return_inverse=True)
+    counts = np.bincount(place, weights=weight)
     ranks: FloatArray = (np.cumsum(counts) - (counts - 1) / 2)[place]
     return ranks
 
 
-def _variances(x: FloatArray, mean: FloatArray, overall: float) -> tuple[float, float]:
+def _variances(x: FloatArray, mean: FloatArray, weight: FloatArray, overall: float) -> tuple[float, float]:
     """Return the variances within and between customers, relative to the squared mean.
 
-    The mean of x purchases has variance between + within / x: a least-squares line in 1 / x, neither part negative.
+    The mean of x purchases has variance between + within / x: a least-squares line in 1 / x, neither part negative, in
+    which a row counts by its `weight`, the number of customers it stands for.
     Where all have the same x, the two can't be told apart, and nothing shows that customers differ.
     """
     if overall == 0:
         return 0.0, 0.0
     squared = (mean / overall - 1) ** 2
     inverse = 1 / x
-    within_alone = float(inverse @ squared / (inverse @ inverse))
+    weighted = weight * inverse
+    within_alone = float(weighted @ squared / (weighted @ inverse))
     if not np.ptp(x):
         return within_alone, 0.0
-    centred = inverse - inverse.mean()
-    within = float(centred @ squared / (centred @ centred))
-    between = float(squared.mean()) - within * float(inverse.mean())
+    total = weight.sum()
+    mean_squared, mean_inverse = float(weight @ squared / total), float(weighted.sum() / total)
+    centred = inverse - mean_inverse
+    within = float((weight * centred) @ squared / (weight @ centred**2))
+    between = mean_squared - within * mean_inverse
     # Where one part of the unbounded line is negative, the best line without that part is the best of those allowed.
     if within < 0:
-        return 0.0, float(squared.mean())
+        return 0.0, mean_squared
     return (within_alone, 0.0) if between < 0 else (within, between)

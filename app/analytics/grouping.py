@@ -38,9 +38,41 @@ class Groups:
     x_values: FloatArray
     x_weights: FloatArray
 
+    @property
+    def mean_T(self) -> float:
+        """Mean over customers of the days from first purchase to now."""
+        return float(self.weight @ self.T) / self.customers
 
-def group_customers(x: FloatArray, t_x: FloatArray, T: FloatArray) -> Groups:
-    """Return the distinct rows of (x, t_x, T), each of shape (n,), with their weights."""
+    def sample(self, size: int) -> Groups:
+        """Return every n-th customer in the order of the histories: `size` or more of them, fewer than twice as many.
+
+        So few take their shares of all frequencies, and are the same ones in whatever order the customers came. Where
+        every customer would be taken, these groups themselves are the sample.
+
+        Parameters
+        ----------
+        size : int
+            Number of customers, >= 1.
+        """
+        every = self.customers // size
+        if every <= 1:
+            return self
+        weight = np.diff(np.floor(np.cumsum(self.weight) / every), prepend=0.0)
+        taken = weight > 0
+        return _groups(self.x[taken], self.t_x[taken], self.T[taken], weight[taken])
+
+
+def group_customers(x: FloatArray, t_x: FloatArray, T: FloatArray, customers: FloatArray | None = None) -> Groups:
+    """Return the distinct rows of (x, t_x, T) and how many customers share each.
+
+    Parameters
+    ----------
+    x, t_x, T : arrays, shape (n,)
+        Repeat purchase days, days from first to last purchase, days from first purchase to now; in any order.
+    customers : array, shape (n,), optional
+        How many customers each row stands for, whole numbers >= 1; those of equal rows are added up. One each if left
+        out.
+    """
     x_code, x_values = _codes(x)
     T_code, T_values = _codes(T)
     t_code, t_values = _codes(t_x)
@@ -53,36 +85,45 @@ def group_customers(x: FloatArray, t_x: FloatArray, T: FloatArray) -> Groups:
         key += T_code.astype(kind, copy=False)
         key *= len(t_values)
         key += t_code.astype(kind, copy=False)
-        key, weight = _count(key)
+        key, weight = _count(key, customers)
         rest = key // len(t_values)
         t_values = t_values[key - rest * len(t_values)]
         x_index = rest // len(T_values)
         T_values = T_values[rest - x_index * len(T_values)]
         x_rows = x_values[x_index]
     else:
-        rows, counts = np.unique(np.stack([x, T, t_x], axis=1), axis=0, return_counts=True)
+        rows, row = np.unique(np.stack([x, T, t_x], axis=1), axis=0, return_inverse=True)
         x_rows, T_values, t_values = rows.T
-        weight = counts.astype(np.float64)
-    starts = np.flatnonzero(np.concatenate(([True], x_rows[1:] != x_rows[:-1])))
+        weight = np.bincount(row, weights=customers).astype(np.float64)
+    return _groups(x_rows, t_values, T_values, weight)
+
+
+def _groups(x: FloatArray, t_x: FloatArray, T: FloatArray, weight: FloatArray) -> Groups:
+    """Return the groups of distinct rows that are sorted already."""
+    starts = np.flatnonzero(np.concatenate(([True], x[1:] != x[:-1])))
     return Groups(
-        x=x_rows,
-        t_x=t_values,
-        T=T_values,
+        x=x,
+        t_x=t_x,
+        T=T,
         weight=weight,
-        customers=int(x.size),
-        repeat_start=int(np.searchsorted(x_rows, 0.5)),
-        x_values=x_rows[starts],
+        customers=int(weight.sum()),
+        repeat_start=int(np.searchsorted(x, 0.5)),
+        x_values=x[starts],
         x_weights=np.add.reduceat(weight, starts),
     )
 
 
-def _count(key: IntArray) -> tuple[IntArray, FloatArray]:
-    """Return the distinct keys, rising, and how often each occurs; keys are non-negative and mostly small."""
+def _count(key: IntArray, customers: FloatArray | None) -> tuple[IntArray, FloatArray]:
+    """Return the distinct keys, rising, and how many customers have each; keys are non-negative and mostly small."""
     # Most histories have few purchases and so small keys, which are counted in a table; the rest are sorted.
     small = key < min(COUNTED_KEYS, 4 * key.size)
-    counts = np.bincount(key[small])
+    counts = np.bincount(key[small], weights=None if customers is None else customers[small])
     low = np.flatnonzero(counts > 0)
-    high, high_counts = np.unique(key[~small], return_counts=True)
+    if customers is None:
+        high, high_counts = np.unique(key[~small], return_counts=True)
+    else:
+        high, place = np.unique(key[~small], return_inverse=True)
+        high_counts = np.bincount(place, weights=customers[~small])
     distinct_keys = np.concatenate((low.astype(key.dtype), high))
     return distinct_keys, np.concatenate((counts[low], high_counts)).astype(np.float64)
 

@@ -17,6 +17,7 @@ Beta(a, b + x + 1). So the number of future purchases has an exact distribution,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,6 +30,7 @@ from app.analytics.fit import (
     Maximum,
     NotConverged,
     check_customers,
+    check_weights,
     fitted_model,
     maximise,
     maximise_from,
@@ -47,13 +49,17 @@ SERIES_TERMS = 600
 DIFFERENCE = 1e-5
 
 
-def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> FittedModel:
+def fit(
+    frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike, *, customers: ArrayLike | None = None
+) -> FittedModel:
     """Fit r, alpha, a, b by maximum likelihood and k by search over 2 to `LARGEST_K`.
 
     Parameters
     ----------
     frequency, recency_days, T_days : array-like, shape (n,)
         Repeat purchase days, days from first to last purchase, days from first purchase to now.
+    customers : array-like, shape (n,), optional
+        How many customers each row stands for, whole numbers >= 1; one each if left out.
 
     Returns
     -------
@@ -63,7 +69,7 @@ def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> Fit
     Raises
     ------
     ValueError
-        For impossible histories.
+        For impossible histories or numbers of customers.
     TooLittleData, NotConverged
         When there is nothing to learn from, or no maximum to be found; with code `not_regular` where k = 1 fits best,
         which is MBG/NBD.
@@ -74,10 +80,10 @@ def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> Fit
     {'r': 1.1, 'alpha': 12.4, 'a': 0.5, 'b': 1.9, 'k': 2.0}
     """
     x, t_x, T = check_customers(frequency, recency_days, T_days)
-    require_enough(x, t_x, T)
-    every = max(1, x.size // SEARCH_CUSTOMERS)
-    few = group_customers(x[::every], t_x[::every], T[::every])
-    mean_T = float(T.mean())
+    weight = check_weights(customers, x.size)
+    require_enough(x, t_x, T, weight)
+    groups = group_customers(x, t_x, T, weight)
+    few, mean_T = groups.sample(SEARCH_CUSTOMERS), groups.mean_T
     best: tuple[float, int, FloatArray] | None = None
     for k in range(1, LARGEST_K + 1):
         starts: list[Sequence[float] | FloatArray] = [(1.0, mean_T / 3 / k, 0.8, 2.5), (0.5, mean_T / 10, 0.5, 5.0)]
@@ -92,7 +98,6 @@ def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> Fit
     _, k, start = best
     if k == 1:
         raise NotConverged("not_regular", "Purchases are not more regular than by chance: k = 1 fits best.")
-    groups = group_customers(x, t_x, T)
     maximum: Maximum = maximise(_objective(groups, k), start, NAMES)
     return fitted_model("mbg_cnbd_k", NAMES, maximum, groups.customers, k=float(k))
 
@@ -226,16 +231,13 @@ def growth_if_alive(
     k = int(params["k"])
     x_values, x_index = distinct(x)
     span = float(np.log1p(horizons[-1] / alpha))
-    nodes, transform = chebyshev(32 + 12 * int(np.ceil(span)))
-    w = np.expm1(span / 2 * (1 + nodes))
     total = np.zeros((x.size, coefficients.shape[1]))
     for j, chance in enumerate(_stages(params, x, t_x, T)):
-        values = np.stack([_growth_from(k, j, r + k * count + j, a, b + count + 1, w) for count in x_values.tolist()])
-        values /= w
-        expansion = values @ transform
+        ones = [_expansion(k, j, r + k * count + j, a, b + count + 1, span) for count in x_values.tolist()]
+        expansion = np.stack([one for one, _ in ones])
         growth = evaluate_expansions(expansion, x_index, T, alpha, span, horizons, coefficients)
         # Many regular purchases rise in steps, which a polynomial may not follow.
-        for rough in np.flatnonzero(np.abs(expansion[:, -4:]).max(axis=1) > 1e-12 * values.max(axis=1)):
+        for rough in np.flatnonzero([not smooth for _, smooth in ones]):
             rows = np.flatnonzero(x_index == rough)
             count = float(x_values[rough])
             reach = horizons / (alpha + T[rows, None])
@@ -243,6 +245,17 @@ def growth_if_alive(
             growth[rows] = exact.reshape(reach.shape) @ coefficients
         total += chance[:, None] * growth
     return total
+
+
+@lru_cache(maxsize=16_384)
+def _expansion(k: int, j: int, events: float, a: float, b: float, span: float) -> tuple[FloatArray, bool]:
+    """Return Chebyshev coefficients of (expected purchases / w) over log(1 + w) in [0, span], shape (c,), and whether
+    they have died out, so that the expansion holds. The parts of a population ask for the same again and again."""
+    nodes, transform = chebyshev(32 + 12 * int(np.ceil(span)))
+    w = np.expm1(span / 2 * (1 + nodes))
+    values = _growth_from(k, j, events, a, b, w) / w
+    expansion: FloatArray = values @ transform
+    return expansion, bool(np.abs(expansion[-4:]).max() <= 1e-12 * values.max())
 
 
 def _growth_from(k: int, j: int, events: float, a: float, b: float, w: FloatArray) -> FloatArray:

@@ -18,13 +18,17 @@ from app.analytics.fit import FittedModel, FloatArray
 NAMES = betageometric.NAMES
 
 
-def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> FittedModel:
+def fit(
+    frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike, *, customers: ArrayLike | None = None
+) -> FittedModel:
     """Fit r, alpha, a, b by maximum likelihood.
 
     Parameters
     ----------
     frequency, recency_days, T_days : array-like, shape (n,)
         Repeat purchase days, days from first to last purchase, days from first purchase to now.
+    customers : array-like, shape (n,), optional
+        How many customers each row stands for, whole numbers >= 1; one each if left out.
 
     Returns
     -------
@@ -33,7 +37,7 @@ def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> Fit
     Raises
     ------
     ValueError
-        For impossible histories.
+        For impossible histories or numbers of customers.
     TooLittleData, NotConverged
         When there is nothing to learn from, or no maximum to be found.
 
@@ -42,7 +46,7 @@ def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> Fit
     >>> fit(frequency, recency_days, T_days).params  # doctest: +SKIP
     {'r': 0.525, 'alpha': 43.3, 'a': 0.891, 'b': 1.614}
     """
-    return betageometric.fit("mbg_nbd", frequency, recency_days, T_days, first_may_leave=True)
+    return betageometric.fit("mbg_nbd", frequency, recency_days, T_days, customers=customers, first_may_leave=True)
 
 
 def log_likelihood(params: Mapping[str, float], x: FloatArray, t_x: FloatArray, T: FloatArray) -> FloatArray:

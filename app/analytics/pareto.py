@@ -6,7 +6,7 @@ belongs to the upper grade. Money is int64 in ten-thousandths of the currency un
 is which of them is passed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -16,15 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.analytics.population import (
-    UNITS_LIMIT,
-    UNITS_PER_CURRENCY,
-    Ids,
-    TotalTooLarge,
-    exact_total,
-    id_array,
-    rising_ids,
-)
+from app.analytics.counted import Counted, Place
+from app.analytics.population import UNITS_LIMIT, UNITS_PER_CURRENCY, Ids, TotalTooLarge, exact_total, id_array
 
 GRADES = ("A", "B", "C")
 A, B, C = range(3)
@@ -166,96 +159,196 @@ class ParetoCurve:
     spend_share: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class AbcResult:
-    """A fitted population: the fit, and its customers' grades.
+@dataclass(frozen=True)
+class RankedSpend:
+    """A population in falling order of spend, as far as counts tell: where A and B end, by whose ids grades are given.
 
-    ``grade`` is int8 (n,) into ``GRADES``, −1 where there is no counted order. ``cumulative_share`` is float64 (n,):
-    the share of positive spend up to and with the customer, 1 for those without positive spend, NaN where there is
-    no counted order.
+    Attributes
+    ----------
+    customers, a_share, b_share, positive_units, totals : as in ``AbcFit``.
+    last_a, last_b : the last customers of A and B.
+    curve : the Pareto curve.
     """
 
-    fit: AbcFit
-    grade: NDArray[np.int8]
-    cumulative_share: NDArray[np.float64]
+    customers: int
+    a_share: str
+    b_share: str
+    positive_units: int
+    last_a: Place | None
+    last_b: Place | None
+    totals: tuple[GradeTotal, GradeTotal, GradeTotal]
     curve: ParetoCurve
 
+    @property
+    def places(self) -> list[Place]:
+        """The customers whose ids ``fit`` takes."""
+        return [place for place in (self.last_a, self.last_b) if place is not None]
 
-def fit_abc(
-    net_spend_units: NDArray[np.int64],
-    has_order: NDArray[np.bool_],
-    customer_ids: Ids,
-    settings: AbcSettings | None = None,
-) -> AbcResult:
-    """Grade a population, and find the boundaries by which live grades are given.
+    def fit(self, ids: Mapping[Place, str]) -> AbcFit:
+        """The fit, given the ids of ``places``. Raises KeyError where one is missing."""
+
+        def boundary(place: Place | None) -> AbcBoundary | None:
+            return None if place is None else AbcBoundary(place.value, ids[place])
+
+        return AbcFit(
+            customers=self.customers,
+            a_share=self.a_share,
+            b_share=self.b_share,
+            positive_units=self.positive_units,
+            last_a=boundary(self.last_a),
+            last_b=boundary(self.last_b),
+            totals=self.totals,
+        )
+
+
+def rank_spend(spend: Counted, settings: AbcSettings | None = None) -> RankedSpend:
+    """Find where the grades of a population end.
 
     Shares are compared in whole numbers, without rounding: of spends 80, 15 and 5, the second has exactly 0.80
     before it and is B, the third exactly 0.95 and is C.
 
     Parameters
     ----------
-    net_spend_units : int64 array (n,), ten-thousandths of the currency unit; may be negative.
-    has_order : bool array (n,), whether the customer has a counted order.
-    customer_ids : n strings, rising in "C" collation.
+    spend : net spend of customers with a counted order, int64 ten-thousandths of the currency unit; may be negative.
     settings : the shares; default 0.80 and 0.95.
 
     Returns
     -------
-    AbcResult
+    RankedSpend
 
     Raises
     ------
     TotalTooLarge : the positive spend, or a customer's, reaches 9e18 ten-thousandths.
-    ValueError : ids are of another length or not in order.
 
     Examples
     --------
-    >>> result = fit_abc(np.array([15, 80, 5]) * 10_000, np.ones(3, bool), ["a", "b", "c"])
-    >>> [GRADES[code] for code in result.grade], result.cumulative_share.tolist()
-    (['B', 'A', 'C'], [0.95, 0.8, 1.0])
+    >>> ranked = rank_spend(Counted.of(np.array([15, 80, 5]) * 10_000))
+    >>> ranked.last_a, ranked.last_b
+    (Place(value=800000, nth=0), Place(value=150000, nth=0))
     """
     settings = settings or AbcSettings()
-    ids = rising_ids(customer_ids, net_spend_units.size, "to order equal spends")
-    rows = np.flatnonzero(has_order)
-    units = net_spend_units[rows]
-    if units.size and (int(units.min()) <= -UNITS_LIMIT or int(units.max()) >= UNITS_LIMIT):
+    values = spend.values
+    if values.size and (int(values[0]) <= -UNITS_LIMIT or int(values[-1]) >= UNITS_LIMIT):
         raise TotalTooLarge("a customer's net spend is too large to be graded")
-    # Rows come in the order of ids, so a stable sort by spend alone orders by (spend falling, customer_id).
-    falling = np.argsort(-units, kind="stable")
-    rows, units = rows[falling], units[falling]
-    positive = np.maximum(units, 0)
-    total = exact_total(positive)
+    total = exact_total(np.maximum(values, 0), spend.customers)
     if total >= UNITS_LIMIT:
         raise TotalTooLarge("the net spend of all customers is too large to be graded")
-    through = np.cumsum(positive)
-    before = through - positive
+    falling = _Falling(spend)
     a_share, b_share = settings.shares
     # A whole number is below a limit exactly if it is below the limit rounded up.
-    a_end = int(np.searchsorted(before, _ceil(a_share * total)))
-    b_end = int(np.searchsorted(before, _ceil(b_share * total)))
-
-    grade = np.full(net_spend_units.shape, -1, dtype=np.int8)
-    grade[rows] = C
-    grade[rows[:b_end]] = B
-    grade[rows[:a_end]] = A
-    share = np.full(net_spend_units.shape, np.nan)
-    share[rows] = through / total if total else 1.0
-
-    def last(end: int) -> AbcBoundary:
-        return AbcBoundary(int(units[end - 1]), str(ids[int(rows[end - 1])]))
-
-    ends = (0, a_end, b_end, units.size)
-    a, b, c = (GradeTotal(stop - start, exact_total(units[start:stop])) for start, stop in pairwise(ends))
-    fit = AbcFit(
-        customers=int(units.size),
+    a_end = falling.customers_before(_ceil(a_share * total))
+    b_end = falling.customers_before(_ceil(b_share * total))
+    ends = [(end, falling.sum_of_first(end)) for end in (0, a_end, b_end, spend.size)]
+    a, b, c = (GradeTotal(until[0] - since[0], until[1] - since[1]) for since, until in pairwise(ends))
+    return RankedSpend(
+        customers=spend.size,
         a_share=_decimal_text(a_share),
         b_share=_decimal_text(b_share),
         positive_units=total,
-        last_a=last(a_end) if a_end else None,
-        last_b=last(b_end) if b_end > a_end else None,
+        last_a=falling.place(a_end - 1) if a_end else None,
+        last_b=falling.place(b_end - 1) if b_end > a_end else None,
         totals=(a, b, c),
+        curve=_curve(falling, total, (a_end, b_end)),
     )
-    return AbcResult(fit, grade, share, _curve(through, total, (a_end, b_end)))
+
+
+class _Falling:
+    """Customers in falling order of spend, those of one value by id."""
+
+    def __init__(self, spend: Counted) -> None:
+        self.values = spend.values[::-1]
+        self.customers = spend.customers[::-1]
+        self.through = np.cumsum(self.customers)
+        # Whoever spends nothing or less adds nothing to positive spend.
+        self.positive = np.maximum(self.values, 0)
+        self.spent = np.cumsum(self.positive * self.customers)
+
+    def customers_before(self, limit: int) -> int:
+        """How many have less than the limit, at most the whole, of positive spend before them."""
+        row = int(np.searchsorted(self.spent, limit))
+        if limit <= 0 or row == self.spent.size:
+            return 0 if limit <= 0 else int(self.through[-1])
+        before = int(self.spent[row - 1]) if row else 0
+        count = int(self.through[row - 1]) if row else 0
+        return count + -(-(limit - before) // int(self.positive[row]))
+
+    def place(self, rank: int) -> Place:
+        row = int(np.searchsorted(self.through, rank, side="right"))
+        return Place(int(self.values[row]), rank - int(self.through[row] - self.customers[row]))
+
+    def sum_of_first(self, count: int) -> int:
+        """The spend of the first customers."""
+        row = int(np.searchsorted(self.through, count, side="right"))
+        whole = exact_total(self.values[:row], self.customers[:row])
+        before = int(self.through[row - 1]) if row else 0
+        return whole + (count - before) * int(self.values[row]) if count > before else whole
+
+    def positive_of_first(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The positive spend of the first customers, for several numbers of them."""
+        row = np.searchsorted(self.through, counts, side="right")
+        through, spent = (np.concatenate((np.zeros(1, dtype=np.int64), sums)) for sums in (self.through, self.spent))
+        next_value = np.append(self.positive, 0)[row]
+        result: NDArray[np.int64] = spent[row] + next_value * (counts - through[row])
+        return result
+
+
+def spend_before(spend: Counted, parts: Sequence[Counted]) -> list[NDArray[np.int64]]:
+    """The positive spend of all who stand before the first customer of each value of each part.
+
+    Parameters
+    ----------
+    spend : of all parts together, whose positive spend is below 9e18; see ``rank_spend``.
+    parts : in the order of ids.
+
+    Returns
+    -------
+    an int64 array for each part, in the order of its values: what ``cumulative_share`` takes.
+    """
+    positive = np.maximum(spend.values, 0)
+    earned = positive * spend.customers
+    above = np.cumsum(earned[::-1])[::-1] - earned
+    earlier = np.zeros(spend.values.size, dtype=np.int64)
+    before = []
+    for part in parts:
+        row = np.searchsorted(spend.values, part.values)
+        before.append(above[row] + positive[row] * earlier[row])
+        earlier[row] += part.customers
+    return before
+
+
+def cumulative_share(
+    net_spend_units: NDArray[np.int64], has_order: NDArray[np.bool_], before: NDArray[np.int64], positive_units: int
+) -> NDArray[np.float64]:
+    """The share of positive spend up to and with each customer of a part.
+
+    Parameters
+    ----------
+    net_spend_units : int64 array (n,), ten-thousandths of the currency unit, in the order of ids.
+    has_order : bool array (n,), whether the customer has a counted order.
+    before : of ``spend_before``.
+    positive_units : of the whole population; see ``AbcFit``.
+
+    Returns
+    -------
+    float64 array (n,) : in [0, 1]; 1 for those without positive spend, NaN where there is no counted order.
+
+    Examples
+    --------
+    >>> units = np.array([15, 80, 5])
+    >>> (before,) = spend_before(Counted.of(units), [Counted.of(units)])
+    >>> cumulative_share(units, np.ones(3, bool), before, 100).tolist()
+    [0.95, 0.8, 1.0]
+    """
+    share = np.full(net_spend_units.shape, np.nan)
+    rows = np.flatnonzero(has_order)
+    values, value, counts = np.unique(net_spend_units[rows], return_inverse=True, return_counts=True)
+    # Rows come in the order of ids, so a stable sort by value ranks those of one value by id.
+    order = np.argsort(value, kind="stable")
+    nth = np.empty(rows.size, dtype=np.int64)
+    nth[order] = np.arange(rows.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    through = before[value] + np.maximum(values, 0)[value] * (nth + 1)
+    share[rows] = through / positive_units if positive_units else 1.0
+    return share
 
 
 def grade_by_boundaries(
@@ -272,7 +365,9 @@ def grade_by_boundaries(
     Parameters
     ----------
     fit : of a population.
-    net_spend_units, has_order, customer_ids : as in ``fit_abc``, shape (n,).
+    net_spend_units : int64 array (n,), ten-thousandths of the currency unit; may be negative.
+    has_order : bool array (n,), whether the customer has a counted order.
+    customer_ids : n strings.
 
     Returns
     -------
@@ -284,7 +379,8 @@ def grade_by_boundaries(
 
     Examples
     --------
-    >>> fit = fit_abc(np.array([15, 80, 5]) * 10_000, np.ones(3, bool), ["a", "b", "c"]).fit
+    >>> ranked = rank_spend(Counted.of(np.array([15, 80, 5]) * 10_000))
+    >>> fit = ranked.fit(dict(zip(ranked.places, ["b", "a"])))
     >>> grade_by_boundaries(fit, np.array([800_000, 800_000]), np.ones(2, bool), ["b", "bb"]).tolist()
     [0, 1]
     """
@@ -304,11 +400,11 @@ def grade_by_boundaries(
     return grade
 
 
-def _curve(through: NDArray[np.int64], total: int, ends: tuple[int, int]) -> ParetoCurve:
-    size = through.size
+def _curve(falling: _Falling, total: int, ends: tuple[int, int]) -> ParetoCurve:
+    size = int(falling.through[-1]) if falling.through.size else 0
     even = np.rint(np.linspace(0, size, MOST_CURVE_POINTS - len(ends))).astype(np.int64)
     customers = np.union1d(even, np.array(ends, dtype=np.int64))
-    money = np.concatenate((np.zeros(1, dtype=np.int64), through))[customers]
+    money = falling.positive_of_first(customers)
     return ParetoCurve(
         customers=customers,
         customer_share=customers / size if size else np.zeros(customers.size),

@@ -26,6 +26,7 @@ from app.analytics.fit import (
     IntArray,
     NotConverged,
     check_customers,
+    check_weights,
     fitted_model,
     maximise,
     maximise_from,
@@ -44,19 +45,23 @@ from app.analytics.special import (
 
 NAMES = ("r", "alpha", "s", "beta")
 CHUNK = 2048
-WARM_START_ROWS = 30_000
-WARM_START_CUSTOMERS = 8_000
+WARM_START_ROWS = 20_000
+WARM_START_CUSTOMERS = 12_000
 DEATH_NODES = 32
 NODE_CELLS = 32_768
 
 
-def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> FittedModel:
+def fit(
+    frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike, *, customers: ArrayLike | None = None
+) -> FittedModel:
     """Fit r, alpha, s, beta by maximum likelihood.
 
     Parameters
     ----------
     frequency, recency_days, T_days : array-like, shape (n,)
         Repeat purchase days, days from first to last purchase, days from first purchase to now.
+    customers : array-like, shape (n,), optional
+        How many customers each row stands for, whole numbers >= 1; one each if left out.
 
     Returns
     -------
@@ -65,7 +70,7 @@ def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> Fit
     Raises
     ------
     ValueError
-        For impossible histories.
+        For impossible histories or numbers of customers.
     TooLittleData, NotConverged
         When there is nothing to learn from, or no maximum to be found.
 
@@ -75,23 +80,23 @@ def fit(frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> Fit
     {'r': 0.553, 'alpha': 74.0, 's': 0.606, 'beta': 81.7}
     """
     x, t_x, T = check_customers(frequency, recency_days, T_days)
-    require_enough(x, t_x, T)
-    mean_T = float(T.mean())
+    weight = check_weights(customers, x.size)
+    require_enough(x, t_x, T, weight)
+    groups = group_customers(x, t_x, T, weight)
+    mean_T = groups.mean_T
     starts: list[Sequence[float] | FloatArray] = [
         (0.6, mean_T / 3, 0.6, mean_T / 3),
         (1.0, mean_T, 0.3, mean_T),
         (0.3, mean_T / 10, 1.5, mean_T * 3),
     ]
-    if x.size > WARM_START_ROWS:
+    if groups.x.size > WARM_START_ROWS:
         # Any subset gives a start so near that two or three steps over all customers remain.
-        every = x.size // WARM_START_CUSTOMERS
-        few = group_customers(x[::every], t_x[::every], T[::every])
+        few = groups.sample(WARM_START_CUSTOMERS)
         try:
             start = maximise(lambda theta: _objective(theta, few), starts[0], NAMES, 1e-6).theta
             starts.insert(0, start)
         except NotConverged:
             pass
-    groups = group_customers(x, t_x, T)
     maximum = maximise_from(lambda theta: _objective(theta, groups), starts, NAMES)
     return fitted_model("pareto_nbd", NAMES, maximum, groups.customers)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -43,11 +44,24 @@ DAYS_IN_YEAR = 365.0
 Params = Mapping[str, float]
 
 
+class Fit(Protocol):
+    """Fits a model to histories, each that of as many customers as `customers` says; see `fit_model`."""
+
+    def __call__(
+        self,
+        frequency: ArrayLike,
+        recency_days: ArrayLike,
+        T_days: ArrayLike,
+        *,
+        customers: ArrayLike | None = None,
+    ) -> FittedModel: ...
+
+
 @dataclass(frozen=True)
 class PurchaseModel:
     """The functions of one model; every `_if_alive` is conditional on being alive at T."""
 
-    fit: Callable[[ArrayLike, ArrayLike, ArrayLike], FittedModel]
+    fit: Fit
     log_likelihood: Callable[[Params, FloatArray, FloatArray, FloatArray], FloatArray]
     p_alive: Callable[[Params, FloatArray, FloatArray, FloatArray], FloatArray]
     growth_if_alive: Callable[[Params, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray], FloatArray]
@@ -109,7 +123,14 @@ class PurchaseScores:
     members: tuple[MemberScores, ...]
 
 
-def fit_model(name: str, frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike) -> FittedModel:
+def fit_model(
+    name: str,
+    frequency: ArrayLike,
+    recency_days: ArrayLike,
+    T_days: ArrayLike,
+    *,
+    customers: ArrayLike | None = None,
+) -> FittedModel:
     """Fit a purchase model by maximum likelihood.
 
     Parameters
@@ -118,13 +139,15 @@ def fit_model(name: str, frequency: ArrayLike, recency_days: ArrayLike, T_days: 
         A key of `MODELS`.
     frequency, recency_days, T_days : array-like, shape (n,)
         Repeat purchase days, days from first to last purchase, days from first purchase to now.
+    customers : array-like, shape (n,), optional
+        How many customers each row stands for, whole numbers >= 1; one each if left out.
 
     Raises
     ------
     KeyError
         For an unknown name.
     ValueError
-        For impossible histories.
+        For impossible histories or numbers of customers.
     TooLittleData, NotConverged
         With a `code` and a sentence, when there is nothing to score with.
 
@@ -134,7 +157,7 @@ def fit_model(name: str, frequency: ArrayLike, recency_days: ArrayLike, T_days: 
     >>> FittedModel.from_dict(fitted.to_dict()) == fitted  # doctest: +SKIP
     True
     """
-    return MODELS[name].fit(frequency, recency_days, T_days)
+    return MODELS[name].fit(frequency, recency_days, T_days, customers=customers)
 
 
 @lru_cache(maxsize=256)

@@ -19,7 +19,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.analytics.population import Ids, id_array, rising_ids
+from app.analytics.counted import Counted, Place
+from app.analytics.population import UNITS_PER_CURRENCY, Ids, id_array
 
 SEGMENTS = (
     "new_customers",
@@ -245,11 +246,10 @@ class RfmScores:
 def fit_rfm(
     settings: RfmSettings,
     *,
-    days_since_last_order: NDArray[np.int64],
-    order_count: NDArray[np.int64],
-    net_spend: NDArray[np.float64],
-    has_order: NDArray[np.bool_],
-    customer_ids: Ids | None = None,
+    days_since_last_order: Counted,
+    order_count: Counted,
+    net_spend: Counted,
+    ranked: Mapping[Place, str] | None = None,
 ) -> RfmFit:
     """Find the cut points of a population: its customers with a counted order.
 
@@ -258,10 +258,10 @@ def fit_rfm(
     Parameters
     ----------
     settings : how to grade.
-    days_since_last_order : int64 array (n,), days; not looked at where there is no counted order.
-    order_count, net_spend : int64 and float64 arrays (n,), limited to the window if the settings have one.
-    has_order : bool array (n,), whether the customer has a counted order at any time.
-    customer_ids : n strings, rising in "C" collation. Only ties = "first" needs them.
+    days_since_last_order : days.
+    order_count, net_spend : orders, and money in ten-thousandths of the currency unit, both limited to the window if
+        the settings have one.
+    ranked : the ids of the customers of ``f_boundaries``; only needed where there are any.
 
     Returns
     -------
@@ -269,7 +269,7 @@ def fit_rfm(
 
     Raises
     ------
-    ValueError : ids are missing, of another length or not in order; a figure is not finite.
+    KeyError : an id is missing.
 
     Notes
     -----
@@ -277,29 +277,34 @@ def fit_rfm(
 
     Examples
     --------
-    >>> days, orders = np.array([1, 2, 3, 4, 5]), np.array([5, 4, 3, 2, 1])
-    >>> fit = fit_rfm(RfmSettings(), days_since_last_order=days, order_count=orders, net_spend=orders * 2.0,
-    ...               has_order=orders > 0)
-    >>> fit.m_cuts
+    >>> days, orders = Counted.of(np.array([1, 2, 3, 4, 5])), Counted.of(np.array([5, 4, 3, 2, 1]))
+    >>> spend = Counted.of(np.array([10, 8, 6, 4, 2]) * 10_000)
+    >>> fit_rfm(RfmSettings(), days_since_last_order=days, order_count=orders, net_spend=spend).m_cuts
     (3.6, 5.2, 6.8, 8.4)
     """
     k = settings.grades
-    customers = int(np.count_nonzero(has_order))
-    f_pairs = None
-    if settings.ties == "first" and settings.f_limits is None and customers:
-        f_pairs = _rank_boundaries(order_count, has_order, k, customer_ids)
+    boundaries = f_boundaries(settings, order_count)
+    f_pairs = tuple((place.value, (ranked or {})[place]) for place in boundaries) or None
     r_months = _THIRDS_MONTHS if settings.preset == "thirds" and settings.r_limits is None else None
+    currency = Counted(net_spend.values / UNITS_PER_CURRENCY, net_spend.customers)
     return RfmFit(
         k=k,
-        customers=customers,
+        customers=order_count.size,
         window_days=settings.window_days,
-        r_cuts=None if r_months else _cuts(days_since_last_order, has_order, k, settings.r_limits),
+        r_cuts=None if r_months else _cuts(days_since_last_order, k, settings.r_limits),
         r_months=r_months,
-        f_cuts=None if f_pairs else _cuts(order_count, has_order, k, settings.f_limits),
+        f_cuts=None if f_pairs else _cuts(order_count, k, settings.f_limits),
         f_pairs=f_pairs,
-        m_cuts=_cuts(net_spend, has_order, k, settings.m_limits),
+        m_cuts=_cuts(currency, k, settings.m_limits),
         grid=None if settings.grid is None else dict(settings.grid),
     )
+
+
+def f_boundaries(settings: RfmSettings, order_count: Counted) -> list[Place]:
+    """The customers whose ids a fit has to know: the last of each grade of F where ties = "first" ranks them."""
+    if settings.ties != "first" or settings.f_limits is not None or not order_count.size:
+        return []
+    return order_count.boundaries([i / settings.grades for i in range(1, settings.grades)])
 
 
 def score_rfm(
@@ -321,7 +326,10 @@ def score_rfm(
     ----------
     fit : of a population.
     as_of_day : the day the figures speak of, days since 1970-01-01.
-    days_since_last_order, order_count, net_spend, has_order : as in ``fit_rfm``, shape (n,).
+    days_since_last_order, order_count : int64 arrays (n,), as in ``fit_rfm``; days are not looked at where there is no
+        counted order.
+    net_spend : float64 array (n,), in currency units.
+    has_order : bool array (n,), whether the customer has a counted order at any time.
     customer_ids : n strings; only a fit with ties = "first" needs them.
 
     Returns
@@ -388,30 +396,12 @@ def months_before(day: int, months: int) -> int:
     return date(year, month + 1, min(then.day, last)).toordinal() - _EPOCH
 
 
-def _cuts(
-    figures: NDArray[Any], has_order: NDArray[np.bool_], k: int, limits: tuple[float, ...] | None
-) -> tuple[float, ...] | None:
+def _cuts(figures: Counted, k: int, limits: tuple[float, ...] | None) -> tuple[float, ...] | None:
     if limits is not None:
         return tuple(float(limit) for limit in limits)
-    population = figures[has_order]
-    if not population.size:
+    if not figures.size:
         return None
-    cuts = np.quantile(population, [i / k for i in range(1, k)])
-    if not np.isfinite(cuts).all():
-        raise ValueError("figures must be finite numbers")
-    return tuple(float(cut) for cut in cuts)
-
-
-def _rank_boundaries(
-    order_count: NDArray[np.int64], has_order: NDArray[np.bool_], k: int, customer_ids: Ids | None
-) -> tuple[BoundaryPair, ...]:
-    ids = rising_ids(customer_ids, order_count.size, 'to rank F (ties = "first")')
-    population = np.flatnonzero(has_order)
-    # Rows come in the order of ids, so a stable sort by figure alone ranks by (figure, customer_id).
-    ranked = population[np.argsort(order_count[population], kind="stable")]
-    cuts = np.quantile(np.arange(1, ranked.size + 1), [i / k for i in range(1, k)])
-    last = ranked[np.floor(cuts).astype(np.int64) - 1]
-    return tuple((int(order_count[row]), str(ids[row])) for row in last)
+    return tuple(figures.quantiles([i / k for i in range(1, k)]).tolist())
 
 
 def _above_pairs(fit: RfmFit, order_count: NDArray[np.int64], customer_ids: Ids | None) -> NDArray[np.int8]:

@@ -4,15 +4,15 @@ All figures are of the last 365 days and undiscounted. The lifespan is the mean 
 share q of last year's buyers gone, 1/q years.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.analytics.population import money_units, sum_by_code
+from app.analytics.population import UNITS_PER_CURRENCY, money_units
 
 YEAR_DAYS = 365
 SHORTEST_LIFESPAN_YEARS = 1.0
@@ -100,7 +100,30 @@ class TextbookValues:
     expected_purchase_value: NDArray[np.float64]
 
 
-def fit_textbook(
+@dataclass(frozen=True)
+class SegmentSums:
+    """What the textbook's figures are made of, by segment: sums, so that those of parts of a population add up.
+
+    Attributes
+    ----------
+    customers, orders, prior_buyers, lost_buyers : int64 arrays (s + 1,), as in ``TextbookGroup``, by segment code; the
+        last row is of customers without a segment.
+    value_units : float64 array (s + 1,), ten-thousandths: whole numbers, exact up to 900 billion currency units.
+    """
+
+    customers: NDArray[np.int64]
+    orders: NDArray[np.int64]
+    prior_buyers: NDArray[np.int64]
+    lost_buyers: NDArray[np.int64]
+    value_units: NDArray[np.float64]
+
+    @classmethod
+    def joined(cls, parts: Sequence["SegmentSums"]) -> "SegmentSums":
+        """The sums of all parts together, of which there is at least one."""
+        return cls(*(sum(getattr(part, field.name) for part in parts) for field in fields(cls)))
+
+
+def sum_segments(
     *,
     segment: NDArray[np.int8],
     segments: tuple[str, ...],
@@ -110,9 +133,8 @@ def fit_textbook(
     year_cost: NDArray[np.float64],
     prior_year_order_count: NDArray[np.int64],
     basis: Basis = "revenue",
-    lifespan_years: float = 3.0,
-) -> TextbookFit:
-    """Find each segment's average order value, purchase frequency and lifespan.
+) -> SegmentSums:
+    """Add up the customers of a population, or of a part of one, by segment.
 
     Parameters
     ----------
@@ -122,6 +144,38 @@ def fit_textbook(
     year_order_count, year_net_spend, year_cost : arrays (n,) of the last 365 days, money in currency units.
     prior_year_order_count : int64 array (n,), orders of the 365 days before.
     basis : "revenue" values an order by its net spend, "margin" by net spend less cost.
+
+    Raises
+    ------
+    ValueError : ``basis`` is unknown.
+    """
+    if basis not in ("revenue", "margin"):
+        raise ValueError('basis must be "revenue" or "margin"')
+    size = len(segments) + 1
+    codes = segment[has_order].astype(np.int64)
+    codes[codes < 0] = size - 1
+    year_orders = year_order_count[has_order]
+    money = money_units(year_net_spend[has_order])
+    if basis == "margin":
+        money = money - money_units(year_cost[has_order])
+    was_buyer = prior_year_order_count[has_order] > 0
+    return SegmentSums(
+        customers=np.bincount(codes, minlength=size),
+        orders=np.bincount(codes, weights=year_orders, minlength=size).astype(np.int64),
+        prior_buyers=np.bincount(codes[was_buyer], minlength=size),
+        lost_buyers=np.bincount(codes[was_buyer & (year_orders == 0)], minlength=size),
+        value_units=np.bincount(codes, weights=money, minlength=size).astype(np.float64),
+    )
+
+
+def fit_textbook(
+    sums: SegmentSums, segments: tuple[str, ...], *, basis: Basis = "revenue", lifespan_years: float = 3.0
+) -> TextbookFit:
+    """Find each segment's average order value, purchase frequency and lifespan.
+
+    Parameters
+    ----------
+    sums, segments, basis : of ``sum_segments``.
     lifespan_years : years, above 0, of a segment with fewer than 30 prior buyers.
 
     Returns
@@ -130,7 +184,7 @@ def fit_textbook(
 
     Raises
     ------
-    ValueError : ``lifespan_years`` is not above 0, or ``basis`` is unknown.
+    ValueError : ``lifespan_years`` is not above 0.
 
     Notes
     -----
@@ -138,37 +192,20 @@ def fit_textbook(
 
     Examples
     --------
-    >>> fit = fit_textbook(segment=np.array([0, 0]), segments=("champions",), has_order=np.array([True, True]),
-    ...                    year_order_count=np.array([3, 1]), year_net_spend=np.array([70.0, 10.0]),
-    ...                    year_cost=np.zeros(2), prior_year_order_count=np.array([0, 0]))
-    >>> champions = fit.segments["champions"]
+    >>> sums = sum_segments(segment=np.array([0, 0]), segments=("champions",), has_order=np.array([True, True]),
+    ...                     year_order_count=np.array([3, 1]), year_net_spend=np.array([70.0, 10.0]),
+    ...                     year_cost=np.zeros(2), prior_year_order_count=np.array([0, 0]))
+    >>> champions = fit_textbook(sums, ("champions",)).segments["champions"]
     >>> champions.average_order_value, champions.purchase_frequency, champions.lifespan_years
     (20.0, 2.0, 3.0)
     """
     if not lifespan_years > 0:
         raise ValueError("lifespan_years must be above 0")
-    if basis not in ("revenue", "margin"):
-        raise ValueError('basis must be "revenue" or "margin"')
-    size = len(segments) + 1
-    codes = segment[has_order].astype(np.int64)
-    codes[codes < 0] = size - 1
-    year_orders = year_order_count[has_order]
-    # Customers without a segment stand in the last row, which becomes that of all customers.
-    value = sum_by_code(codes, year_net_spend[has_order], size)
-    if basis == "margin":
-        value = value - sum_by_code(codes, year_cost[has_order], size)
-    was_buyer = prior_year_order_count[has_order] > 0
-    counts = (
-        np.bincount(codes, minlength=size),
-        np.bincount(codes, weights=year_orders, minlength=size),
-        np.bincount(codes[was_buyer], minlength=size),
-        np.bincount(codes[was_buyer & (year_orders == 0)], minlength=size),
-    )
-    whole = money_units(value)
 
     def group(rows: slice) -> TextbookGroup:
-        customers, orders, prior, lost = (int(count[rows].sum()) for count in counts)
-        money = float(whole[rows].sum()) / 10_000
+        counted = sums.customers, sums.orders, sums.prior_buyers, sums.lost_buyers
+        customers, orders, prior, lost = (int(count[rows].sum()) for count in counted)
+        money = float(sums.value_units[rows].sum()) / UNITS_PER_CURRENCY
         share = lost / prior if prior >= FEWEST_PRIOR_BUYERS else None
         if share is None:
             lifespan = float(lifespan_years)

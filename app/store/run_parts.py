@@ -75,13 +75,15 @@ async def begin_run(
 
 
 _AT_WORK = text(
-    "SELECT run_id, workspace_id, snapshot, erased_before, partition, CAST(fitted AS text) AS fitted,"
-    " CAST(curve AS text) AS curve FROM runs_at_work WHERE run_id = :run_id"
+    "SELECT run_id, workspace_id, snapshot, erased_before, partition, CAST(grades AS text) AS grades,"
+    " CAST(models AS text) AS models, CAST(fitted AS text) AS fitted, CAST(curve AS text) AS curve"
+    " FROM runs_at_work WHERE run_id = :run_id"
 )
 
 
 async def find_run_at_work(connection: AsyncConnection, run_id: int) -> Row[Any] | None:
-    """What all parts of a run need to know; ``fitted`` and ``partition`` once it is fitted."""
+    """What all parts of a run need to know: ``grades`` once it is read, ``models`` once it is added up by them,
+    ``fitted`` and ``partition`` once it is valued by those; JSON as text."""
     return (await connection.execute(_AT_WORK, {"run_id": run_id})).one_or_none()
 
 
@@ -92,6 +94,21 @@ async def get_run_at_work(connection: AsyncConnection, run_id: int) -> Row[Any]:
 
 async def list_runs_at_work(connection: AsyncConnection) -> list[int]:
     return list((await connection.execute(text("SELECT run_id FROM runs_at_work ORDER BY run_id"))).scalars())
+
+
+async def keep_grades(connection: AsyncConnection, run_id: int, grades: Mapping[str, Any]) -> None:
+    await _keep(connection, run_id, "grades", grades)
+
+
+async def keep_models(connection: AsyncConnection, run_id: int, models: Mapping[str, Any]) -> None:
+    await _keep(connection, run_id, "models", models)
+
+
+async def _keep(connection: AsyncConnection, run_id: int, column: str, what: Mapping[str, Any]) -> None:
+    await connection.execute(
+        text(f"UPDATE runs_at_work SET {column} = CAST(:what AS jsonb) WHERE run_id = :run_id"),
+        {"run_id": run_id, "what": json.dumps(what)},
+    )
 
 
 async def keep_fit(
@@ -119,10 +136,14 @@ async def end_run(connection: AsyncConnection, workspace_id: int, run_id: int) -
 
 _OF_RUN = "FROM run_parts WHERE workspace_id = :workspace_id AND run_id = :run_id"
 _FREE = "ORDER BY part LIMIT 1 FOR UPDATE SKIP LOCKED"
-_UNREAD = text(f"SELECT part, after_id, until_id {_OF_RUN} AND customers IS NULL {_FREE}")
+# Of what the version before has read, nothing is counted: its parts are read again.
+_UNREAD = text(f"SELECT part, after_id, until_id {_OF_RUN} AND tally IS NULL {_FREE}")
+_UNSUMMED = text(f"SELECT part, ids, figures, purchase_days, before {_OF_RUN} AND sums IS NULL {_FREE}")
+_UNVALUED = text(f"SELECT part, ids, figures, before {_OF_RUN} AND worth IS NULL {_FREE}")
 _UNSCORED = text(f"SELECT part, ids, figures, estimates {_OF_RUN} AND NOT scored {_FREE}")
 _DONE = text(
-    "SELECT count(*) AS parts, count(customers) AS read, count(*) FILTER (WHERE scored) AS scored,"
+    "SELECT count(*) AS parts, count(tally) AS read, count(sums) AS summed, count(worth) AS valued,"
+    " count(*) FILTER (WHERE scored) AS scored,"
     f" coalesce(sum(customers), 0)::integer AS customers {_OF_RUN}"
 )
 
@@ -130,6 +151,16 @@ _DONE = text(
 async def take_unread(connection: AsyncConnection, workspace_id: int, run_id: int) -> Row[Any] | None:
     """A part that nobody has read nor reads; it is the caller's until the transaction ends."""
     return await _take(connection, _UNREAD, workspace_id, run_id)
+
+
+async def take_unsummed(connection: AsyncConnection, workspace_id: int, run_id: int) -> Row[Any] | None:
+    """A part that nobody has added up nor adds up, with what was staged of it."""
+    return await _take(connection, _UNSUMMED, workspace_id, run_id)
+
+
+async def take_unvalued(connection: AsyncConnection, workspace_id: int, run_id: int) -> Row[Any] | None:
+    """A part that nobody has valued nor values, with what was staged of it."""
+    return await _take(connection, _UNVALUED, workspace_id, run_id)
 
 
 async def take_unscored(connection: AsyncConnection, workspace_id: int, run_id: int) -> Row[Any] | None:
@@ -160,16 +191,27 @@ async def keep_read(
     ids: str,
     figures: bytes,
     purchase_days: bytes | None,
+    tally: bytes,
 ) -> None:
-    staged = {"customers": customers, "ids": ids, "figures": figures, "purchase_days": purchase_days}
+    staged = {"customers": customers, "ids": ids, "figures": figures, "purchase_days": purchase_days, "tally": tally}
     await _change(connection, workspace_id, run_id, part, staged)
 
 
-async def keep_estimates(
-    connection: AsyncConnection, workspace_id: int, run_id: int, part: int, estimates: bytes
+async def keep_before(connection: AsyncConnection, workspace_id: int, run_id: int, part: int, before: bytes) -> None:
+    """Stage what stands before the part in the order of all customers."""
+    await _change(connection, workspace_id, run_id, part, {"before": before})
+
+
+async def keep_sums(connection: AsyncConnection, workspace_id: int, run_id: int, part: int, sums: bytes) -> None:
+    """Stage the sums of the part; its purchase days have served."""
+    await _change(connection, workspace_id, run_id, part, {"sums": sums, "purchase_days": None})
+
+
+async def keep_values(
+    connection: AsyncConnection, workspace_id: int, run_id: int, part: int, estimates: bytes, worth: bytes
 ) -> None:
-    """Stage what the fit says of the part; its purchase days have served."""
-    await _change(connection, workspace_id, run_id, part, {"estimates": estimates, "purchase_days": None})
+    """Stage what the models say of the customers of the part, and the counts of what they are worth."""
+    await _change(connection, workspace_id, run_id, part, {"estimates": estimates, "worth": worth})
 
 
 async def mark_scored(connection: AsyncConnection, workspace_id: int, run_id: int, part: int) -> None:
@@ -189,25 +231,27 @@ async def _change(
 
 
 async def list_parts(connection: AsyncConnection, workspace_id: int, run_id: int) -> Sequence[Row[Any]]:
-    """Number and customers of each part that is read, in the order of ids."""
+    """Number, last id and customers of each part, in the order of ids."""
     return (
         await connection.execute(
-            text(f"SELECT part, customers {_OF_RUN} AND customers IS NOT NULL ORDER BY part"),
+            text(f"SELECT part, until_id, customers {_OF_RUN} ORDER BY part"),
             {"workspace_id": workspace_id, "run_id": run_id},
         )
     ).all()
 
 
-async def read_part(connection: AsyncConnection, workspace_id: int, run_id: int, part: int) -> Row[Any]:
-    """What was staged when the part was read."""
+async def read_part(
+    connection: AsyncConnection, workspace_id: int, run_id: int, part: int, columns: Sequence[str]
+) -> Row[Any]:
+    """What was staged of a part, by the names of the columns."""
     return (
         await connection.execute(
-            text(f"SELECT ids, figures, purchase_days {_OF_RUN} AND part = :part"),
+            text(f"SELECT {', '.join(columns)} {_OF_RUN} AND part = :part"),
             {"workspace_id": workspace_id, "run_id": run_id, "part": part},
         )
     ).one()
 
 
 async def count_done(connection: AsyncConnection, workspace_id: int, run_id: int) -> Row[Any]:
-    """How many parts and customers a run has, and how many of them are read and scored."""
+    """How many parts and customers a run has, and how many parts are read, summed, valued and scored."""
     return (await connection.execute(_DONE, {"workspace_id": workspace_id, "run_id": run_id})).one()

@@ -15,6 +15,7 @@ from app.analytics.actions import (
     recommended_action,
 )
 from app.analytics.churn import STATES
+from app.analytics.counted import Counted
 from app.analytics.signals import LEVERS, SUBTYPES, TYPES
 
 
@@ -94,17 +95,17 @@ def test_every_known_state_has_an_action_and_an_unknown_one_has_none() -> None:
 
 def test_tiers_are_the_top_fifth_and_the_bottom_half() -> None:
     total = np.arange(100.0)
-    tiers = clv_tier(total, fit_clv_tiers(total))
+    tiers = clv_tier(total, fit_clv_tiers(Counted.of(total)))
     assert np.bincount(tiers).tolist() == [20, 30, 50]
     assert tiers[[0, 60, 99]].tolist() == [LOW, MIDDLE, HIGH]
 
 
 def test_what_is_not_known_has_no_tier() -> None:
-    assert fit_clv_tiers(np.array([np.nan])) is None
+    assert fit_clv_tiers(Counted.of(np.zeros(0))) is None
     assert clv_tier(np.array([1.0, np.nan]), None).tolist() == [-1, -1]
     assert clv_tier(np.array([5.0, np.nan, -1.0]), ClvTiers(4.0, 0.0)).tolist() == [HIGH, -1, LOW]
 
 
 def test_shares_that_overlap_are_refused() -> None:
     with pytest.raises(ValueError, match="shares"):
-        fit_clv_tiers(np.array([1.0]), high_share=0.6, low_share=0.5)
+        fit_clv_tiers(Counted.of(np.array([1.0])), high_share=0.6, low_share=0.5)

@@ -16,8 +16,9 @@ from app.analytics.explain import (
     explain_rfm,
 )
 from app.analytics.lifecycle import STATUSES, LifecycleLimits, lifecycle_stage, lifecycle_status
-from app.analytics.pareto import GRADES, AbcFit, fit_abc, grade_by_boundaries
-from app.analytics.rfm import Preset, RfmFit, RfmSettings, Ties, fit_rfm, score_rfm
+from app.analytics.pareto import GRADES, AbcFit, grade_by_boundaries
+from app.analytics.rfm import Preset, RfmFit, RfmSettings, Ties, score_rfm
+from tests.analytics.populations import fit_rfm_of, grade_abc
 
 Population = tuple[list[str], list[tuple[int, int, int]]]
 Row = tuple[int, int, int]
@@ -60,7 +61,7 @@ def test_rfm_distances_are_the_least_that_better_a_score(
     population: Population, k: int, ties: Ties, preset: Preset, random: Random
 ) -> None:
     ids, rows = population
-    fit = fit_rfm(RfmSettings(k=k, ties=ties, preset=preset), **rfm_arrays(ids, rows))
+    fit = fit_rfm_of(RfmSettings(k=k, ties=ties, preset=preset), **rfm_arrays(ids, rows))
     row = random.randrange(len(ids))
     customer_id, (days, orders, units) = ids[row], rows[row]
     why = explain_rfm(
@@ -177,7 +178,7 @@ def abc_letter(fit: AbcFit, units: int, customer_id: str) -> str:
 def test_abc_distances_are_the_least_that_better_a_grade(ids: list[str], data: st.DataObject) -> None:
     spends = st.one_of(st.integers(-1, 3), st.integers(-(10**4), 10**9))
     units = [data.draw(spends) for _ in ids]
-    fit = fit_abc(np.array(units), np.ones(len(ids), dtype=bool), ids).fit
+    fit = grade_abc(ids, np.array(units), np.ones(len(ids), dtype=bool)).fit
     own, customer_id = data.draw(spends), data.draw(st.sampled_from([*ids, "bb", "文"]))
     why = explain_abc(fit, net_spend_units=own, has_order=True, customer_id=customer_id)
     assert why.grade == abc_letter(fit, own, customer_id)
@@ -192,9 +193,9 @@ def test_abc_distances_are_the_least_that_better_a_grade(ids: list[str], data: s
 
 
 def test_no_grade_without_an_order_or_a_population() -> None:
-    fit = fit_abc(np.array([5]), np.array([True]), ["a"]).fit
+    fit = grade_abc(["a"], np.array([5]), np.array([True])).fit
     assert explain_abc(fit, net_spend_units=-3, has_order=False, customer_id="a").grade is None
-    empty = fit_abc(np.array([5]), np.array([False]), ["a"]).fit
+    empty = grade_abc(["a"], np.array([5]), np.array([False])).fit
     assert explain_abc(empty, net_spend_units=9, has_order=True, customer_id="a").grade is None
 
 

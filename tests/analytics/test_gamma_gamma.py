@@ -53,12 +53,14 @@ def test_expected_spend_equals_published_and_exact_values() -> None:
 
 def test_derivatives_equal_differences() -> None:
     x, mean = simulated(400, 4, 3, 20)
-    total, logs = x * mean, (float(x @ np.log(x * mean)), float(np.log(mean).sum()))
-    x_values, weights = np.unique(x, return_counts=True)
+    weight = np.random.default_rng(5).integers(1, 9, x.size).astype(float)
+    total, logs = x * mean, (float(weight * x @ np.log(x * mean)), float(weight @ np.log(mean)))
+    x_values, place = np.unique(x, return_inverse=True)
+    x_weights = np.bincount(place, weights=weight).astype(np.float64)
     theta = np.array([3.0, 2.0, 9.0])
 
     def at(values: FloatArray) -> tuple[float, FloatArray, FloatArray]:
-        return gamma_gamma._objective(values, x, total, logs, x_values, weights.astype(float))
+        return gamma_gamma._objective(values, weight, weight * x, total, logs, x_values, x_weights)
 
     _, gradient, hessian = at(theta)
     for i in range(3):
@@ -115,9 +117,14 @@ def test_nobody_repeating_is_too_little() -> None:
     assert fit_spend(np.ones(5), np.arange(5.0)).reason in {"too_few_repeaters", "zero_spend"}
 
 
+def test_who_has_not_bought_again_is_expected_to_spend_the_mean_even_where_single_purchases_do_not_vary() -> None:
+    spend = FittedSpend("mean", "too_few_repeaters", None, 40.0, 0.0, 0.25, None)
+    assert purchase_value(spend, np.array([0.0, 1.0]), np.array([0.0, 70.0])).tolist() == [40.0, 70.0]
+
+
 def test_credibility_recovers_known_variances() -> None:
     x, mean = simulated(200_000, 4, 6, 50)
-    within, between = gamma_gamma._variances(x, mean, 40.0)
+    within, between = gamma_gamma._variances(x, mean, np.ones_like(x), 40.0)
     # Relative to the squared mean p v / (q - 1): between 1 / (q - 2), within (1 + 1 / (q - 2)) / p.
     assert between == pytest.approx(1 / 4, rel=0.05)
     assert within == pytest.approx((1 + 1 / 4) / 4, rel=0.1)
@@ -127,21 +134,34 @@ def test_credibility_recovers_known_variances() -> None:
 def test_variances_are_the_best_line_without_a_negative_part(seed: int) -> None:
     random = np.random.default_rng(seed)
     x, mean = random.integers(1, 5, 12).astype(float), random.gamma(2, 20, 12)
-    overall = float(x @ mean / x.sum())
-    design = np.stack([1 / x, np.ones_like(x)], axis=1)
-    best, _ = optimize.nnls(design, (mean / overall - 1) ** 2)
-    assert gamma_gamma._variances(x, mean, overall) == pytest.approx(tuple(best), abs=1e-12)
+    weight = random.integers(1, 4, 12).astype(float)
+    overall = float((weight * x) @ mean / (weight @ x))
+    design = np.stack([1 / x, np.ones_like(x)], axis=1) * np.sqrt(weight)[:, None]
+    best, _ = optimize.nnls(design, (mean / overall - 1) ** 2 * np.sqrt(weight))
+    assert gamma_gamma._variances(x, mean, weight, overall) == pytest.approx(tuple(best), abs=1e-12)
 
 
 def test_variances_of_equal_frequencies_show_no_difference_of_customers() -> None:
-    within, between = gamma_gamma._variances(np.full(4, 3.0), np.array([10.0, 20.0, 30.0, 40.0]), 25.0)
+    within, between = gamma_gamma._variances(np.full(4, 3.0), np.array([10.0, 20.0, 30.0, 40.0]), np.ones(4), 25.0)
     assert within == pytest.approx(3 * 0.2)
     assert between == 0
 
 
 def test_equal_values_share_the_mean_of_their_ranks() -> None:
     values = np.array([3.0, 1.0, 3.0, 0.5, 3.0, 1.0])
-    np.testing.assert_array_equal(gamma_gamma._ranks(values), stats.rankdata(values))
+    np.testing.assert_array_equal(gamma_gamma._ranks(values, np.ones(6)), stats.rankdata(values))
+    customers = np.array([2, 1, 1, 5, 3, 4])
+    ranks = gamma_gamma._ranks(values, customers.astype(float))
+    np.testing.assert_array_equal(np.repeat(ranks, customers), stats.rankdata(np.repeat(values, customers)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_correlation_is_spearmans_of_the_customers(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x, mean = random.integers(1, 5, 40).astype(float), random.integers(1, 9, 40).astype(float)
+    customers = random.integers(1, 6, 40)
+    found = gamma_gamma._rank_correlation(x, mean, customers.astype(float))
+    assert found == pytest.approx(stats.spearmanr(np.repeat(x, customers), np.repeat(mean, customers)).statistic)
 
 
 def test_the_distribution_of_spend_equals_simulation_and_has_the_predicted_mean() -> None:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from app.analytics import contest, predictive
+from app.analytics import contest, origins, predictive
 from app.analytics.fit import FittedModel, FloatArray
 from app.analytics.gamma_gamma import FittedSpend, fit_spend
 from app.analytics.interval import interval, purchase_interval, value_probability
@@ -29,7 +29,7 @@ Case = tuple[Outcome, FittedModel, FittedSpend, float]
 @lru_cache
 def cdnow_case() -> Case:
     purchases, actual = cdnow_purchases(), outcome(cdnow_purchases())
-    fitted, _ = contest.choose(contest.cut(purchases.customer, purchases.day, CALIBRATION_END), *actual[:3])
+    fitted, _ = contest.choose(origins.cut(purchases.customer, purchases.day, CALIBRATION_END), *actual[:3])
     return actual, fitted, fit_spend(actual.x, actual.monetary), float(HOLDOUT_END - CALIBRATION_END)
 
 

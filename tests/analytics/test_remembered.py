@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.analytics import remembered, tabulation
-from app.analytics.clv import ClvFit, fit_clv, value_clv
+from app.analytics import predictive, remembered, tabulation
+from app.analytics.clv import ClvFit, mean_purchase_value, value_clv
+from app.analytics.gamma_gamma import fit_spend
 from app.analytics.remembered import RememberedValues
 from app.analytics.summary import CustomerFigures
+from app.analytics.textbook import TextbookFit, TextbookGroup
 
 RATES: dict[str, Any] = {"discount_rate": 0.1, "interval_level": 0.9, "churn_horizon_days": 180}
 AS_OF_DAY = 20_000
@@ -58,11 +60,24 @@ def customers(size: int, seed: int, regularity: int = 1) -> CustomerFigures:
 
 @pytest.fixture(scope="module", params=["bg_nbd", "mbg_nbd", "pareto_nbd", "mbg_cnbd_k"])
 def fit(request: pytest.FixtureRequest) -> ClvFit:
-    figures = customers(3_000, 1, regularity=3 if request.param == "mbg_cnbd_k" else 1)
-    segment = np.zeros(3_000, dtype=np.int8)
-    made = fit_clv(figures, segment, ("all",), model=request.param, basis="margin", lifespan_years=3.0)
-    assert made.purchases is not None, made.fallback_detail
-    return made
+    return fit_of(request.param)
+
+
+def fit_of(model: str) -> ClvFit:
+    """A fit of margins, half of what is spent, to customers of whom enough come back."""
+    figures = customers(3_000, 1, regularity=3 if model == "mbg_cnbd_k" else 1)
+    bought = figures.has_order
+    history = [
+        column[bought].astype(np.float64) for column in (figures.frequency, figures.recency_days, figures.T_days)
+    ]
+    nobody = TextbookGroup(0, 0, 0.0, None, 0.0, 0, 0, None, 5.0)
+    return ClvFit(
+        "margin",
+        int(bought.sum()),
+        TextbookFit("margin", {}, nobody),
+        predictive.fit_model(model, *history),
+        fit_spend(history[0], mean_purchase_value(figures, "margin")[bought]),
+    )
 
 
 @pytest.mark.parametrize("horizon_days", [30, 365])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.analytics.textbook import Basis, TextbookFit, fit_textbook, value_textbook
+from app.analytics.textbook import Basis, SegmentSums, TextbookFit, fit_textbook, sum_segments, value_textbook
 
 Row = tuple[int, bool, int, int, int, int]
 
@@ -24,9 +24,20 @@ customers_strategy = st.lists(
 )
 
 
-def fit_of(rows: list[Row], segments: tuple[str, ...] = ("x", "y", "z"), **options: Any) -> TextbookFit:
+def fit_of(
+    rows: list[Row],
+    segments: tuple[str, ...] = ("x", "y", "z"),
+    basis: Basis = "revenue",
+    parts: int = 1,
+    **options: Any,
+) -> TextbookFit:
     """Rows are (segment, has_order, orders, net, cost, prior orders), money in ten-thousandths."""
-    return fit_textbook(
+    each = [sums_of(rows[part::parts], segments, basis) for part in range(parts)]
+    return fit_textbook(SegmentSums.joined(each), segments, basis=basis, **options)
+
+
+def sums_of(rows: list[Row], segments: tuple[str, ...], basis: Basis) -> SegmentSums:
+    return sum_segments(
         segment=np.array([row[0] for row in rows], dtype=np.int8),
         segments=segments,
         has_order=np.array([row[1] for row in rows], dtype=bool),
@@ -34,7 +45,7 @@ def fit_of(rows: list[Row], segments: tuple[str, ...] = ("x", "y", "z"), **optio
         year_net_spend=np.array([row[3] for row in rows], dtype=float) / 10_000,
         year_cost=np.array([row[4] for row in rows], dtype=float) / 10_000,
         prior_year_order_count=np.array([row[5] for row in rows], dtype=np.int64),
-        **options,
+        basis=basis,
     )
 
 
@@ -87,11 +98,11 @@ def test_values_follow_the_definition_segment_by_segment(
 
 
 @settings(max_examples=50, deadline=None)
-@given(customers_strategy, st.randoms())
-def test_the_fit_does_not_depend_on_the_order_of_rows(rows: list[Row], random: Random) -> None:
+@given(customers_strategy, st.randoms(), st.integers(1, 5))
+def test_the_fit_depends_neither_on_the_order_of_rows_nor_on_parts(rows: list[Row], random: Random, parts: int) -> None:
     shuffled = list(rows)
     random.shuffle(shuffled)
-    assert fit_of(shuffled) == fit_of(rows)
+    assert fit_of(shuffled, parts=parts) == fit_of(rows)
 
 
 def test_hand_worked_value() -> None:
@@ -179,7 +190,7 @@ def test_nonsense_is_refused() -> None:
         with pytest.raises(ValueError, match="lifespan_years"):
             fit_of([], lifespan_years=years)
     with pytest.raises(ValueError, match="basis"):
-        fit_of([], basis="profit")
+        fit_of([], basis="profit")  # type: ignore[arg-type]
     for horizon in (0, -30):
         with pytest.raises(ValueError, match="horizon_days"):
             value_of(fit_of([]), 0, horizon_days=horizon)

@@ -9,7 +9,7 @@ import pytest_asyncio
 from sqlalchemy import Index, Table, UniqueConstraint, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import migrate, run_execution, runs
+from app import migrate, run_execution, run_fitting, runs
 from app.store import distribution, scores
 from app.store.distribution import DISTRIBUTED, DISTRIBUTION_COLUMN, ON_COORDINATOR, REFERENCE
 from app.store.engine import create_engine
@@ -104,7 +104,7 @@ async def test_distributing_again_changes_nothing(engine: AsyncEngine) -> None:
 async def test_the_scores_of_a_large_run_are_in_shards_and_go_as_a_whole(
     client: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_execution, "LARGE_RUN_CUSTOMERS", 1)
+    monkeypatch.setattr(run_fitting, "LARGE_RUN_CUSTOMERS", 1)
     await client.record(*(order(f"o-{n}", f"{n + 1}.00", customer_id=f"c-{n}") for n in range(60)))
     numbers = []
     for _ in range(run_execution.RUNS_KEPT + 1):
