@@ -22,7 +22,7 @@ def _factor(name: str) -> np.int64:
     return np.int64(drawn | 1)
 
 
-SCORES_VERSION = 1
+SCORES_VERSION = 2
 """To be raised with each change of the code by which the same figures and the same fit give other scores."""
 
 _ONLY_FITTED = "prior_year_order_count"

@@ -16,6 +16,7 @@ from app.analytics.grouping import DENSE_CELLS, distinct
 
 TABLE_AGES = 20_000
 ROWS = 8192
+FIGURES_AT_ONCE = 2**20
 
 
 def evaluate_expansions(
@@ -75,7 +76,7 @@ def _basis(
 ) -> FloatArray:
     """Return what to multiply an expansion with for each T, shape (v, m, k)."""
     basis = np.empty((len(T_values), coefficients.shape[1], terms))
-    step = max(1, 16_384 // len(horizons))
+    step = max(1, FIGURES_AT_ONCE // (len(horizons) * terms))
     for start in range(0, len(T_values), step):
         part = slice(start, start + step)
         reach = horizons / (alpha + T_values[part, None])

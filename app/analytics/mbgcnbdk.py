@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, betaln, digamma, expit, gammaln
 
 from app.analytics.expansion import chebyshev, evaluate_expansions
@@ -47,6 +48,11 @@ LARGEST_K = 4
 SEARCH_CUSTOMERS = 5_000
 SERIES_TERMS = 600
 DIFFERENCE = 1e-5
+
+DIED_OUT = 1e-10
+"""The last terms of an expansion, beside its values: the quadrature that they come from is exact to about 1e-11."""
+
+MOST_TERMS = 2048
 
 
 def fit(
@@ -231,31 +237,35 @@ def growth_if_alive(
     k = int(params["k"])
     x_values, x_index = distinct(x)
     span = float(np.log1p(horizons[-1] / alpha))
-    total = np.zeros((x.size, coefficients.shape[1]))
-    for j, chance in enumerate(_stages(params, x, t_x, T)):
-        ones = [_expansion(k, j, r + k * count + j, a, b + count + 1, span) for count in x_values.tolist()]
-        expansion = np.stack([one for one, _ in ones])
-        growth = evaluate_expansions(expansion, x_index, T, alpha, span, horizons, coefficients)
-        # Many regular purchases rise in steps, which a polynomial may not follow.
-        for rough in np.flatnonzero([not smooth for _, smooth in ones]):
-            rows = np.flatnonzero(x_index == rough)
-            count = float(x_values[rough])
-            reach = horizons / (alpha + T[rows, None])
-            exact = _growth_from(k, j, r + k * count + j, a, b + count + 1, reach.ravel())
-            growth[rows] = exact.reshape(reach.shape) @ coefficients
-        total += chance[:, None] * growth
-    return total
+    ones = [
+        _expansion(k, j, r + k * count + j, a, b + count + 1, span) for j in range(k) for count in x_values.tolist()
+    ]
+    expansion = np.zeros((len(ones), max((one.size for one in ones), default=0)))
+    for row, one in zip(expansion, ones, strict=True):
+        row[: one.size] = one
+    # All stages at once, so that what depends on T alone is worked out once.
+    rows = (np.arange(k)[:, None] * x_values.size + x_index).ravel()
+    growth = evaluate_expansions(expansion, rows, np.tile(T, k), alpha, span, horizons, coefficients)
+    chances = _stages(params, x, t_x, T)
+    return np.asarray(np.einsum("jn,jnm->nm", chances, growth.reshape(k, x.size, -1)))
 
 
 @lru_cache(maxsize=16_384)
-def _expansion(k: int, j: int, events: float, a: float, b: float, span: float) -> tuple[FloatArray, bool]:
-    """Return Chebyshev coefficients of (expected purchases / w) over log(1 + w) in [0, span], shape (c,), and whether
-    they have died out, so that the expansion holds. The parts of a population ask for the same again and again."""
-    nodes, transform = chebyshev(32 + 12 * int(np.ceil(span)))
-    w = np.expm1(span / 2 * (1 + nodes))
-    values = _growth_from(k, j, events, a, b, w) / w
-    expansion: FloatArray = values @ transform
-    return expansion, bool(np.abs(expansion[-4:]).max() <= 1e-12 * values.max())
+def _expansion(k: int, j: int, events: float, a: float, b: float, span: float) -> FloatArray:
+    """Return Chebyshev coefficients of (expected purchases / w) over log(1 + w) in [0, span], shape (c,).
+
+    Many regular purchases rise in steps, which more terms follow: as many are taken as let them die out. The parts of
+    a population ask for the same again and again.
+    """
+    terms = 32 + 12 * int(np.ceil(span))
+    while True:
+        nodes, transform = chebyshev(terms)
+        w = np.expm1(span / 2 * (1 + nodes))
+        values = _growth_from(k, j, events, a, b, w) / w
+        expansion: FloatArray = values @ transform
+        if np.abs(expansion[-4:]).max() <= DIED_OUT * values.max() or terms >= MOST_TERMS:
+            return expansion
+        terms *= 2
 
 
 def _growth_from(k: int, j: int, events: float, a: float, b: float, w: FloatArray) -> FloatArray:
@@ -273,12 +283,15 @@ def _growth_from(k: int, j: int, events: float, a: float, b: float, w: FloatArra
     p, weight = beta_quadrature(a, np.array([b]), np.array([events * last]))
     # Nodes that round to one carry no weight, but would divide by zero.
     log_theta = np.log1p(-np.minimum(p[0], 1 - 1e-16)) / k
-    total = np.zeros(w.shape)
-    for root in range(k):
+    share = weight[0] / np.exp(log_theta * (k - 1 - j))
+    # Most mass may lie where p is tiny, and there logarithms of complex numbers near one have no digits left.
+    rate: NDArray[Any] = -np.expm1(log_theta)
+    total: FloatArray = (-np.expm1(-events * np.log1p(w[:, None] * rate)) / rate) @ share / k
+    for root in range(1, k):
         turn = 2j * np.pi * root / k
         rate = -np.expm1(log_theta + turn)
         lived = -np.expm1(-events * np.log1p(w[:, None] * rate)) / rate
-        total += np.real((lived * np.exp(-turn * (k - 1 - j))) @ (weight[0] * np.exp(-log_theta * (k - 1 - j)))) / k
+        total += np.real((lived * np.exp(-turn * (k - 1 - j))) @ share) / k
     return total
 
 

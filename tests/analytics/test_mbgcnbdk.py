@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import mpmath as mp
 import numpy as np
 import pytest
+from scipy.special import betainc, betaln, factorial, poch
 
 from app.analytics import mbgcnbdk, mbgnbd
 from app.analytics.fit import FloatArray, NotConverged
@@ -78,6 +81,31 @@ def test_series_and_roots_of_unity_agree(k: int, j: int, monkeypatch: pytest.Mon
     series = mbgcnbdk._growth_from(k, j, 20.0 + j, 0.9, 4.0, w)
     monkeypatch.setattr(mbgcnbdk, "SERIES_TERMS", 0)
     np.testing.assert_allclose(mbgcnbdk._growth_from(k, j, 20.0 + j, 0.9, 4.0, w), series, rtol=1e-10)
+
+
+def expected_by_series(params: Mapping[str, float], x: float, t_x: float, T: float, horizon: float) -> float:  # noqa: N803
+    """sum_m E[(1 - p)^m] P(m purchases are due), over the events since the last purchase, in the horizon."""
+    r, alpha, a, k = (params[name] for name in ("r", "alpha", "a", "k"))
+    w, b = horizon / (alpha + T), params["b"] + x + 1
+    wait = (T - t_x) / (alpha + T)
+    stages = np.array([poch(r + k * x, j) / factorial(j) * wait**j for j in range(int(k))])
+    m = np.arange(30_000)
+    stays = np.exp(betaln(a, b + m) - betaln(a, b))
+    due = (betainc(k - j + m * k, r + k * x + j, w / (1 + w)) @ stays for j in range(int(k)))
+    return float(stages @ np.array(list(due)) / stages.sum())
+
+
+@pytest.mark.parametrize("a", [0.02, 0.1, 0.8])
+@pytest.mark.parametrize("history", [(0, 0, 30), (4, 200, 220), (25, 400, 410), (200, 700, 730)])
+def test_what_regular_customers_are_expected_to_buy_equals_the_series_even_where_few_ever_leave(
+    a: float, history: tuple[int, int, int]
+) -> None:
+    for k in (2.0, 4.0):
+        params = {"r": 3.0, "alpha": 12.0, "a": a, "b": 4.0, "k": k}
+        ends = np.array([30.0, 365.0, 3_650.0])
+        found = mbgcnbdk.growth_if_alive(params, *rows(*history), ends, np.eye(3))
+        expected = [expected_by_series(params, *history, horizon) for horizon in ends.tolist()]
+        np.testing.assert_allclose(found[0], expected, rtol=2e-9)
 
 
 def test_the_gradient_equals_differences_of_the_log_likelihood() -> None:
