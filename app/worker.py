@@ -139,6 +139,8 @@ def main() -> None:
     settings = Settings()
     logs.configure(settings.log_level)
     collect_rarely()
+    # Jobs read in a thread while the loop talks with the database: it must not wait long for its turn.
+    sys.setswitchinterval(0.0005)
     with contextlib.suppress(OSError):
         os.nice(_NICENESS)  # Requests go first.
     asyncio.run(_main(settings, timedelta(seconds=arguments.heartbeat)))
