@@ -23,7 +23,7 @@ from app.analytics.pareto import AbcFit, ParetoCurve, RankedSpend, cumulative_sh
 from app.analytics.rfm import RfmFit, f_boundaries, fit_rfm, score_rfm
 from app.analytics.summary import CustomerFigures
 from app.analytics.tabulation import TablesOfFit
-from app.analytics.tally import Histories, PurchaseValues, Tally
+from app.analytics.tally import Histories, PurchaseTally, PurchaseValues, RankTally
 from app.analytics.textbook import SegmentSums, fit_textbook, sum_segments
 from app.churn_typing import ChurnFit, expert_weights
 from app.population import Population, as_floats
@@ -31,7 +31,7 @@ from app.scoring import Fitted, value_customers
 from app.workspace_settings import WorkspaceSettings
 
 Graded = Literal["order_count", "graded_spend"]
-"""Figures whose last customers of a grade are known by their ids, as ``Tally`` names them."""
+"""Figures whose last customers of a grade are known by their ids, as ``RankTally`` names them."""
 
 
 def nobody(as_of_day: int, settings: WorkspaceSettings) -> Population:
@@ -42,26 +42,26 @@ def nobody(as_of_day: int, settings: WorkspaceSettings) -> Population:
 # ---- Counting -------------------------------------------------------------------------------------------------------
 
 
-def tally_part(population: Population, settings: WorkspaceSettings) -> Tally:
+def tally_part(population: Population, settings: WorkspaceSettings) -> tuple[RankTally, PurchaseTally]:
     """Count the customers of a part."""
     arrays = population.arrays
     buyers = np.flatnonzero(arrays.has_order)
+    histories = Histories.of(arrays.frequency[buyers], arrays.recency_days[buyers], arrays.T_days[buyers])
     graded, in_window = _graded(population, settings, "graded_spend"), population.figures["window_net_spend"]
     net_spend = Counted.of(in_window[buyers])
-    repeaters = np.flatnonzero(arrays.frequency > 0)
-    repeats = arrays.frequency[repeaters]
-    spend = PurchaseValues.of(repeats, arrays.monetary_value[repeaters])
-    value = spend
-    if settings.clv.basis == "margin":
-        value = PurchaseValues.of(repeats, mean_purchase_value(arrays, "margin")[repeaters])
-    return Tally(
+    ranks = RankTally(
+        T_days=Counted.of(histories.T_days, histories.customers),
+        days_since_last_order=histories.days_since_last_order,
         order_count=Counted.of(_graded(population, settings, "order_count")[buyers]),
         net_spend=net_spend,
         graded_spend=net_spend if graded is in_window else Counted.of(graded[buyers]),
-        histories=Histories.of(arrays.frequency[buyers], arrays.recency_days[buyers], arrays.T_days[buyers]),
-        purchase_values=value,
-        purchase_spend=spend,
     )
+    repeaters = np.flatnonzero(arrays.frequency > 0)
+    repeats = arrays.frequency[repeaters]
+    values = spend = PurchaseValues.of(repeats, arrays.monetary_value[repeaters])
+    if settings.clv.basis == "margin":
+        values = PurchaseValues.of(repeats, mean_purchase_value(arrays, "margin")[repeaters])
+    return ranks, PurchaseTally(histories, values, spend)
 
 
 @dataclass(frozen=True)
@@ -90,24 +90,25 @@ class RankedPopulation:
     boundaries : the last customers of grades, by the figure that is graded: the part of each, and the place there.
     """
 
-    tally: Tally
+    tally: RankTally
     spend: RankedSpend
     cuts: list[Cut]
     before: list[Before]
     boundaries: dict[Graded, dict[Place, tuple[int, Place]]]
 
 
-def rank_population(parts: Sequence[Tally], settings: WorkspaceSettings, as_of_day: int) -> RankedPopulation:
+def rank_population(parts: Sequence[RankTally], settings: WorkspaceSettings, as_of_day: int) -> RankedPopulation:
     """Put the parts, at least one, together in the order of ids. Raises ``TotalTooLarge``."""
-    tally = Tally.joined(parts)
+    tally = RankTally.joined(parts)
     spend = rank_spend(tally.graded_spend, settings.abc.analytic())
     cuts = []
     if settings.clv.model != "textbook":
-        cuts = plan_cuts(tally.histories.T_days, tally.histories.customers, as_of_day)
+        cuts = plan_cuts(tally.T_days, as_of_day)
     known = np.zeros((len(parts) + 1, len(cuts)), dtype=np.int64)
     for index, part in enumerate(parts):
-        here = [count_known(part.histories.T_days, part.histories.customers, cut.holdout_days) for cut in cuts]
+        here = [count_known(part.T_days, cut.holdout_days) for cut in cuts]
         known[index + 1] = known[index] + np.array(here, dtype=np.int64)
+    spends = spend_before(tally.graded_spend, [part.graded_spend for part in parts])
     places: dict[Graded, list[Place]] = {
         "order_count": f_boundaries(settings.rfm.analytic(), tally.order_count),
         "graded_spend": spend.places,
@@ -116,12 +117,7 @@ def rank_population(parts: Sequence[Tally], settings: WorkspaceSettings, as_of_d
         tally,
         spend,
         cuts,
-        [
-            Before(*one)
-            for one in zip(
-                spend_before(tally.graded_spend, [part.graded_spend for part in parts]), known[:-1], strict=True
-            )
-        ],
+        [Before(*one) for one in zip(spends, known[:-1], strict=True)],
         {
             name: {place: find_place(place, [getattr(part, name) for part in parts]) for place in wanted}
             for name, wanted in places.items()
@@ -176,7 +172,7 @@ def cut_population(
     tally = ranked.tally
     rfm = fit_rfm(
         settings.rfm.analytic(),
-        days_since_last_order=tally.histories.days_since_last_order,
+        days_since_last_order=tally.days_since_last_order,
         order_count=tally.order_count,
         net_spend=tally.net_spend,
         ranked=ids["order_count"],
@@ -256,7 +252,7 @@ def _segments(population: Population, arrays: CustomerFigures, rfm: RfmFit) -> N
 
 
 def fit_models(
-    tallies: Sequence[Tally],
+    tallies: Sequence[PurchaseTally],
     sums: Sequence[PartSums],
     settings: WorkspaceSettings,
     grades: Grades,
@@ -268,11 +264,8 @@ def fit_models(
         basis=settings.clv.basis,
         lifespan_years=settings.clv.lifespan_years,
     )
-    tally = Tally.joined(tallies)
     return fit_clv(
-        tally.histories,
-        tally.purchase_values,
-        tally.purchase_spend,
+        PurchaseTally.joined(tallies),
         textbook,
         model=settings.clv.model,
         splits=[Split.joined(parts) for parts in zip(*(part.splits for part in sums), strict=True)],

@@ -10,7 +10,7 @@ import json
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from sqlalchemy import Row
@@ -20,7 +20,7 @@ from app.analytics.churn_learning import Learned
 from app.analytics.clv import ClvFit
 from app.analytics.counted import Counted, Place
 from app.analytics.tabulation import TablesOfFit
-from app.analytics.tally import Tally
+from app.analytics.tally import PurchaseTally, RankTally
 from app.churn_typing import interactions_of, learn_from_labels
 from app.fitting import (
     Graded,
@@ -114,7 +114,7 @@ async def rank_parts(shared: SharedRun) -> None:
     """Find where grades end, and tell each part what stands before it. Raises ``TotalTooLarge``."""
     async with autocommit(shared.engine).connect() as connection:
         parts = await store.list_parts(connection, *shared.key)
-        tallies = await _tallies(shared, connection, parts)
+        tallies = await _tallies(shared, connection, parts, RankTally)
         ranked = await asyncio.to_thread(rank_population, tallies, shared.settings, shared.as_of_day)
         ids = await _ids_at_boundaries(shared, connection, parts, ranked)
     grades = await asyncio.to_thread(cut_population, ranked, shared.settings, ids)
@@ -131,7 +131,7 @@ async def fit_parts(shared: SharedRun) -> None:
     async with autocommit(shared.engine).connect() as connection:
         parts = await store.list_parts(connection, *shared.key)
         grades = grades_of(await store.get_run_at_work(connection, shared.run.id))
-        tallies = await _tallies(shared, connection, parts)
+        tallies = await _tallies(shared, connection, parts, PurchaseTally)
         sums = [
             PartSums.from_arrays(unpack(staged.sums), len(grades.cuts))
             for staged in await _staged(shared, connection, parts, "sums")
@@ -168,14 +168,22 @@ async def _staged(
     return [await store.read_part(connection, *shared.key, part.part, [column]) for part in parts]
 
 
-async def _tallies(shared: SharedRun, connection: AsyncConnection, parts: Sequence[Row[Any]]) -> list[Tally]:
-    """The counts of all parts; those of nobody where there is none."""
+_Kind = TypeVar("_Kind", RankTally, PurchaseTally)
+
+
+async def _tallies(
+    shared: SharedRun, connection: AsyncConnection, parts: Sequence[Row[Any]], kind: type[_Kind]
+) -> list[_Kind]:
+    """The counts of all parts, of one kind; those of nobody where there is no part."""
     tallies = []
     for part in parts:
         shared.go_on()
         staged = await store.read_part(connection, *shared.key, part.part, ["tally"])
-        tallies.append(await asyncio.to_thread(lambda packed: Tally.from_arrays(unpack(packed)), staged.tally))
-    return tallies or [tally_part(nobody(shared.as_of_day, shared.settings), shared.settings)]
+        tallies.append(await asyncio.to_thread(lambda packed: kind.from_arrays(unpack(packed)), staged.tally))
+    if not tallies:
+        of_nobody = tally_part(nobody(shared.as_of_day, shared.settings), shared.settings)
+        tallies = [tally for tally in of_nobody if isinstance(tally, kind)]
+    return tallies
 
 
 async def _ids_at_boundaries(

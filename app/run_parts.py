@@ -121,7 +121,8 @@ async def _read(
 def _tally(shared: SharedRun, ids: list[str], figures: dict[str, NDArray[Any]]) -> bytes:
     counts = dict(figures)
     counts.pop(_INTERACTION_COUNT)
-    return pack(tally_part(Population(shared.as_of_day, ids, with_window(counts)), shared.settings).to_arrays())
+    ranks, purchases = tally_part(Population(shared.as_of_day, ids, with_window(counts)), shared.settings)
+    return pack(ranks.to_arrays() | purchases.to_arrays())
 
 
 def staged_population(shared: SharedRun, staged: Row[Any]) -> tuple[Population, NDArray[np.int32]]:

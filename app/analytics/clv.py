@@ -21,7 +21,7 @@ from app.analytics.interval import history_interval, money_interval
 from app.analytics.origins import Split
 from app.analytics.summary import CustomerFigures
 from app.analytics.tabulation import TablesOfFit
-from app.analytics.tally import Histories, PurchaseValues
+from app.analytics.tally import PurchaseTally
 from app.analytics.textbook import Basis, TextbookFit, value_textbook
 
 Model = Literal["auto", "textbook", "bg_nbd", "mbg_nbd", "pareto_nbd", "mbg_cnbd_k"]
@@ -135,9 +135,7 @@ def mean_purchase_value(figures: CustomerFigures, basis: Basis) -> NDArray[np.fl
 
 
 def fit_clv(
-    histories: Histories,
-    purchase_values: PurchaseValues,
-    purchase_spend: PurchaseValues,
+    tally: PurchaseTally,
     textbook: TextbookFit,
     *,
     model: Model,
@@ -147,7 +145,7 @@ def fit_clv(
 
     Parameters
     ----------
-    histories, purchase_values, purchase_spend : of the population; see ``Tally``.
+    tally : of the population.
     textbook : the fit of the textbook, whose basis the purchase values are of.
     model : a model by name; "auto" takes the one that forecast the population's own past best.
     splits : at each origin of a contest; "auto" and the calibration need them.
@@ -156,6 +154,7 @@ def fit_clv(
     -------
     ClvFit : with a ``fallback_reason`` where the model that was asked for can't be fitted to these customers.
     """
+    histories = tally.histories
     basis, size = textbook.basis, int(histories.customers.sum())
     if model == "textbook":
         return ClvFit(basis, size, textbook)
@@ -167,13 +166,12 @@ def fit_clv(
             record = contest.to_dict()
         else:
             purchases = predictive.fit_model(model, x, t_x, T, customers=customers)
-        repeats = purchase_values.frequency.astype(np.float64)
-        worth, repeaters = purchase_values.mean, purchase_values.customers
+        repeats, worth, repeaters = tally.values.frequency, tally.values.mean, tally.values.customers
         spread = None
         if (worth < 0).any():
             # No distribution of positive amounts fits: the level comes from the margins, the spread from revenue.
-            spend = fit_credible_mean(repeats, worth, "negative_margin", customers=repeaters)
-            spread = fit_spend(purchase_spend.frequency, purchase_spend.mean, customers=purchase_spend.customers)
+            spend = fit_credible_mean(repeats.astype(np.float64), worth, "negative_margin", customers=repeaters)
+            spread = fit_spend(tally.spend.frequency, tally.spend.mean, customers=tally.spend.customers)
         else:
             spend = fit_spend(repeats, worth, customers=repeaters)
     except FitError as refusal:

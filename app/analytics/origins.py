@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from app.analytics.fit import FloatArray, IntArray
+from app.analytics.counted import Counted
+from app.analytics.fit import FloatArray
 
 ORIGINS = (1 / 2, 2 / 3, 3 / 4)
 """Where the observed time is cut: half for learning at least, a quarter for judging at least."""
@@ -54,13 +55,13 @@ class Split:
         return cls(**joined, holdout_days=parts[0].holdout_days)
 
 
-def plan_cuts(T_days: IntArray, customers: IntArray, as_of_day: int, origins: Sequence[float] = ORIGINS) -> list[Cut]:
+def plan_cuts(T_days: Counted, as_of_day: int, origins: Sequence[float] = ORIGINS) -> list[Cut]:
     """Choose where to cut.
 
     Parameters
     ----------
-    T_days, customers : int arrays, shape (m,)
-        Days since the first purchase, and how many customers have so many.
+    T_days : Counted
+        Days since the first purchase, of all customers.
     as_of_day : int
         The last day that is known.
     origins : sequence of float
@@ -71,21 +72,21 @@ def plan_cuts(T_days: IntArray, customers: IntArray, as_of_day: int, origins: Se
     list of Cut
         One for each origin that leaves a holdout of `MINIMUM_HOLDOUT_DAYS`.
     """
-    if T_days.size == 0:
+    if not T_days.size:
         return []
-    observed = int(T_days.max())
+    observed = int(T_days.values[-1])
     cuts = []
     for share in origins:
         holdout_days = observed - int(share * observed)
         if holdout_days >= MINIMUM_HOLDOUT_DAYS:
-            every = -(-count_known(T_days, customers, holdout_days) // CONTEST_CUSTOMERS)
+            every = -(-count_known(T_days, holdout_days) // CONTEST_CUSTOMERS)
             cuts.append(Cut(as_of_day - holdout_days, holdout_days, every))
     return cuts
 
 
-def count_known(T_days: IntArray, customers: IntArray, holdout_days: int) -> int:
-    """How many customers had bought before the holdout; parameters as in `plan_cuts`."""
-    return int(customers[T_days >= holdout_days].sum())
+def count_known(T_days: Counted, holdout_days: int) -> int:
+    """How many customers had bought before the holdout."""
+    return int(T_days.customers[T_days.values >= holdout_days].sum())
 
 
 def split_at(at: Cut, customer: ArrayLike, day: ArrayLike, known_before: int = 0) -> Split:
@@ -136,5 +137,5 @@ def cut(customer: ArrayLike, day: ArrayLike, as_of_day: int, origins: Sequence[f
     _, place = np.unique(customer[known], return_inverse=True)
     first = np.full(int(place.max(initial=-1)) + 1, as_of_day, dtype=np.int64)
     np.minimum.at(first, place, day[known])
-    planned = plan_cuts(as_of_day - first, np.ones_like(first), as_of_day, origins)
+    planned = plan_cuts(Counted.of(as_of_day - first), as_of_day, origins)
     return [split_at(one, customer, day) for one in planned]

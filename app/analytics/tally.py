@@ -89,64 +89,98 @@ class PurchaseValues:
 
 
 @dataclass(frozen=True)
-class Tally:
-    """The customers with a counted order of a population, or of a part of one, in counts.
+class RankTally:
+    """What ranks customers with a counted order: how many of a part have each figure.
 
     Attributes
     ----------
+    T_days, days_since_last_order : days since the first and the last purchase.
     order_count : orders, limited to the window of RFM if there is one.
     net_spend : in ten-thousandths of the currency unit, limited likewise.
     graded_spend : what ABC grades, in ten-thousandths.
-    histories : of purchases.
-    purchase_values : what lifetime value counts: spend, or spend less cost.
-    purchase_spend : spend.
     """
 
+    T_days: Counted
+    days_since_last_order: Counted
     order_count: Counted
     net_spend: Counted
     graded_spend: Counted
-    histories: Histories
-    purchase_values: PurchaseValues
-    purchase_spend: PurchaseValues
-
-    @classmethod
-    def joined(cls, parts: Sequence["Tally"]) -> "Tally":
-        """The tally of all parts together, of which there is at least one."""
-        found: dict[str, Any] = {}
-        for name, kind in _KINDS.items():
-            like = _LIKE.get(name)
-            same = like is not None and all(getattr(part, name) is getattr(part, like) for part in parts)
-            found[name] = found[like] if like and same else kind.joined([getattr(part, name) for part in parts])
-        return cls(**found)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """As arrays by name; ``from_arrays`` reads it back."""
-        return {
-            f"{name}.{field.name}": getattr(getattr(self, name), field.name)
-            for name, kind in _KINDS.items()
-            if name not in _LIKE or getattr(self, name) is not getattr(self, _LIKE[name])
-            for field in fields(kind)
-        }
+        return _to_arrays(self)
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Tally":
-        found: dict[str, Any] = {}
-        for name, kind in _KINDS.items():
-            names = [f"{name}.{field.name}" for field in fields(kind)]
-            found[name] = kind(*(arrays[column] for column in names)) if names[0] in arrays else found[_LIKE[name]]
-        return cls(**found)
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "RankTally":
+        return cls(**_from_arrays(arrays, dict.fromkeys((field.name for field in fields(cls)), Counted)))
+
+    @classmethod
+    def joined(cls, parts: Sequence["RankTally"]) -> "RankTally":
+        """The tally of all parts together, of which there is at least one."""
+        return cls(**_joined(parts, dict.fromkeys((field.name for field in fields(cls)), Counted)))
 
 
-_KINDS: dict[str, Any] = {
-    "order_count": Counted,
-    "net_spend": Counted,
-    "graded_spend": Counted,
-    "histories": Histories,
-    "purchase_values": PurchaseValues,
-    "purchase_spend": PurchaseValues,
-}
-_LIKE = {"graded_spend": "net_spend", "purchase_spend": "purchase_values"}
+@dataclass(frozen=True)
+class PurchaseTally:
+    """What models of purchases are fitted to: the customers of a part with a counted order.
+
+    Attributes
+    ----------
+    histories : of purchases.
+    values : what lifetime value counts of a purchase: spend, or spend less cost.
+    spend : spend.
+    """
+
+    histories: Histories
+    values: PurchaseValues
+    spend: PurchaseValues
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """As arrays by name; ``from_arrays`` reads it back."""
+        return _to_arrays(self)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "PurchaseTally":
+        return cls(**_from_arrays(arrays, _PURCHASES))
+
+    @classmethod
+    def joined(cls, parts: Sequence["PurchaseTally"]) -> "PurchaseTally":
+        """The tally of all parts together, of which there is at least one."""
+        return cls(**_joined(parts, _PURCHASES))
+
+
+_PURCHASES = {"histories": Histories, "values": PurchaseValues, "spend": PurchaseValues}
+_LIKE = {"graded_spend": "net_spend", "spend": "values"}
 """What is often the very same counts as another, and is then kept once."""
+
+
+def _to_arrays(tally: RankTally | PurchaseTally) -> dict[str, NDArray[Any]]:
+    members = {field.name: getattr(tally, field.name) for field in fields(tally)}
+    return {
+        f"{name}.{field.name}": getattr(member, field.name)
+        for name, member in members.items()
+        if member is not members.get(_LIKE.get(name, ""))
+        for field in fields(member)
+    }
+
+
+def _from_arrays(arrays: Mapping[str, NDArray[Any]], kinds: Mapping[str, type[Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        columns = [f"{name}.{field.name}" for field in fields(kind)]
+        found[name] = kind(*(arrays[column] for column in columns)) if columns[0] in arrays else found[_LIKE[name]]
+    return found
+
+
+def _joined(parts: Sequence[RankTally | PurchaseTally], kinds: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        like = _LIKE.get(name)
+        if like is not None and all(getattr(part, name) is getattr(part, like) for part in parts):
+            found[name] = found[like]
+        else:
+            found[name] = kind.joined([getattr(part, name) for part in parts])
+    return found
 
 
 def _columns_of(parts: Sequence[Any]) -> list[NDArray[Any]]:

@@ -3,11 +3,12 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.analytics.counted import Counted
-from app.analytics.tally import Histories, PurchaseValues, Tally
+from app.analytics.tally import Histories, PurchaseTally, PurchaseValues, RankTally
 
 Row = tuple[int, int, int, int, int]
 
@@ -17,50 +18,64 @@ rows_strategy = st.lists(
 )
 
 
-def tally_of(rows: list[Row], margin: bool, window: bool) -> Tally:
+def columns(rows: list[Row]) -> list[Any]:
     """Rows are (frequency, recency, days since, spend, cost)."""
-    x, t_x, since, spend, cost = (np.array([row[column] for row in rows], dtype=np.int64) for column in range(5))
-    t_x = np.where(x > 0, t_x, 0)
-    some = np.flatnonzero(x > 0)
+    x, t_x, *rest = (np.array([row[column] for row in rows], dtype=np.int64) for column in range(5))
+    return [x, np.where(x > 0, t_x, 0), *rest]
+
+
+def ranks_of(rows: list[Row], window: bool) -> RankTally:
+    x, t_x, since, spend, _ = columns(rows)
     of_all = Counted.of(spend)
+    days = Counted.of(t_x + since), Counted.of(since)
+    return RankTally(*days, Counted.of(x + 1), Counted.of(spend // 2) if window else of_all, of_all)
+
+
+def purchases_of(rows: list[Row], margin: bool) -> PurchaseTally:
+    x, t_x, since, spend, cost = columns(rows)
+    some = np.flatnonzero(x > 0)
     revenue = PurchaseValues.of(x[some], spend[some] / 2)
-    return Tally(
-        order_count=Counted.of(x + 1),
-        net_spend=Counted.of(spend // 2) if window else of_all,
-        graded_spend=of_all,
-        histories=Histories.of(x, t_x, t_x + since),
-        purchase_values=PurchaseValues.of(x[some], (spend - cost)[some] / 2) if margin else revenue,
-        purchase_spend=revenue,
-    )
+    values = PurchaseValues.of(x[some], (spend - cost)[some] / 2) if margin else revenue
+    return PurchaseTally(Histories.of(x, t_x, t_x + since), values, revenue)
 
 
-def listed(tally: Tally) -> dict[str, Any]:
+def listed(tally: Any) -> dict[str, Any]:
     return {
         f"{name}.{field}": getattr(getattr(tally, name), field).tolist()
-        for name in Tally.__dataclass_fields__
-        for field in type(getattr(tally, name)).__dataclass_fields__
+        for name in tally.__dataclass_fields__
+        for field in getattr(tally, name).__dataclass_fields__
     }
 
 
 @given(rows_strategy, st.integers(1, 4), st.booleans(), st.booleans())
 def test_parts_add_up_to_the_whole_whatever_they_are(rows: list[Row], parts: int, margin: bool, window: bool) -> None:
-    whole = tally_of(rows, margin, window)
-    cut = [tally_of(rows[part::parts], margin, window) for part in range(parts)]
-    joined = Tally.joined([Tally.from_arrays(part.to_arrays()) for part in cut])
-    assert listed(joined) == listed(whole)
-    histories = sorted(row for row in zip(*(listed(whole)[f"histories.{name}"] for name in HISTORY), strict=True))
-    assert histories == sorted({*histories})
-    assert sum(listed(whole)["histories.customers"]) == len(rows)
-    assert whole.histories.days_since_last_order.size == len(rows)
+    cut = [rows[part::parts] for part in range(parts)]
+    ranks = [RankTally.from_arrays(ranks_of(part, window).to_arrays()) for part in cut]
+    assert listed(RankTally.joined(ranks)) == listed(ranks_of(rows, window))
+    purchases = [PurchaseTally.from_arrays(purchases_of(part, margin).to_arrays()) for part in cut]
+    assert listed(PurchaseTally.joined(purchases)) == listed(purchases_of(rows, margin))
 
 
-HISTORY = ("frequency", "recency_days", "T_days")
+@given(rows_strategy)
+def test_customers_alike_are_one_row_and_counted(rows: list[Row]) -> None:
+    x, t_x, since, _, _ = columns(rows)
+    told = listed(purchases_of(rows, margin=True))
+    own = list(zip(x.tolist(), t_x.tolist(), (t_x + since).tolist(), strict=True))
+    names = ("frequency", "recency_days", "T_days")
+    histories = list(zip(*(told[f"histories.{name}"] for name in names), strict=True))
+    assert sorted(histories) == sorted(set(own))
+    assert told["histories.customers"] == [own.count(history) for history in histories]
+    assert purchases_of(rows, margin=False).histories.days_since_last_order.size == len(rows)
+    worth = [(row[0], (row[3] - row[4]) / 2) for row in rows if row[0]]
+    pairs = list(zip(told["values.frequency"], told["values.mean"], strict=True))
+    assert pairs == sorted(set(worth))
+    assert told["values.customers"] == [worth.count(pair) for pair in pairs]
 
 
-def test_what_is_the_same_is_kept_once() -> None:
+@pytest.mark.parametrize("differs", [True, False])
+def test_what_is_the_same_is_kept_once(differs: bool) -> None:
     rows = [(1, 2, 3, 4, 1), (0, 1, 2, 3, 0)]
-    for margin, window in ((False, False), (True, True)):
-        arrays = tally_of(rows, margin, window).to_arrays()
-        assert ("graded_spend.values" in arrays, "purchase_spend.mean" in arrays) == (window, margin)
-        joined = Tally.joined([Tally.from_arrays(arrays), Tally.from_arrays(arrays)])
-        assert (joined.graded_spend is joined.net_spend) is not window
+    ranks, purchases = ranks_of(rows, window=differs).to_arrays(), purchases_of(rows, margin=differs).to_arrays()
+    assert ("graded_spend.values" in ranks, "spend.mean" in purchases) == (differs, differs)
+    joined = RankTally.joined([RankTally.from_arrays(ranks), RankTally.from_arrays(ranks)])
+    assert (joined.graded_spend is joined.net_spend) is not differs
