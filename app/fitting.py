@@ -20,14 +20,15 @@ from app.analytics.clv import ClvFit, ClvValues, fit_clv, mean_purchase_value
 from app.analytics.counted import Counted, Place, find_place
 from app.analytics.origins import Cut, Split, count_known, plan_cuts, split_at
 from app.analytics.pareto import AbcFit, ParetoCurve, RankedSpend, cumulative_share, rank_spend, spend_before
+from app.analytics.population import UNITS_LIMIT, TotalTooLarge
 from app.analytics.rfm import RfmFit, f_boundaries, fit_rfm, score_rfm
 from app.analytics.summary import CustomerFigures
 from app.analytics.tabulation import TablesOfFit
 from app.analytics.tally import Histories, PurchaseTally, PurchaseValues, RankTally
 from app.analytics.textbook import SegmentSums, fit_textbook, sum_segments
 from app.churn_typing import ChurnFit, expert_weights
-from app.population import Population, as_floats
-from app.scoring import Fitted, value_customers
+from app.population import Population
+from app.scoring import Fitted, value_customers, whole_worth
 from app.workspace_settings import WorkspaceSettings
 
 Graded = Literal["order_count", "graded_spend"]
@@ -43,7 +44,10 @@ def nobody(as_of_day: int, settings: WorkspaceSettings) -> Population:
 
 
 def tally_part(population: Population, settings: WorkspaceSettings) -> tuple[RankTally, PurchaseTally]:
-    """Count the customers of a part."""
+    """Count the customers of a part. Raises ``TotalTooLarge``."""
+    net, cost = (np.abs(population.figures[name]) for name in ("net_spend", "net_cost"))
+    if int(net.max(initial=0)) + int(cost.max(initial=0)) >= UNITS_LIMIT:
+        raise TotalTooLarge("a customer's net spend less cost is too large to be counted in ten-thousandths")
     arrays = population.arrays
     buyers = np.flatnonzero(arrays.has_order)
     histories = Histories.of(arrays.frequency[buyers], arrays.recency_days[buyers], arrays.T_days[buyers])
@@ -293,7 +297,7 @@ def value_part(
     values = value_customers(arrays, settings, clv, segment, settings.clv.horizon_days, kept)
     graded = _graded(population, settings, "graded_spend")
     share = cumulative_share(graded, arrays.has_order, before, grades.abc.positive_units)
-    worth = as_floats(population.on_basis(settings.clv.basis, "net_spend", "net_cost")) + values.predicted
+    worth = whole_worth(population.on_basis(settings.clv.basis, "net_spend", "net_cost"), values)
     return values, share, Counted.of(worth[np.isfinite(worth)])
 
 

@@ -9,10 +9,12 @@ import asyncio
 import json
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -114,8 +116,10 @@ async def rank_parts(shared: SharedRun) -> None:
     """Find where grades end, and tell each part what stands before it. Raises ``TotalTooLarge``."""
     async with autocommit(shared.engine).connect() as connection:
         parts = await store.list_parts(connection, *shared.key)
-        tallies = await _tallies(shared, connection, parts, RankTally)
+        tallies = await _told(shared, connection, parts, "tally", RankTally.from_arrays)
+        tallies = tallies or [_tally_of_nobody(shared)[0]]
         ranked = await asyncio.to_thread(rank_population, tallies, shared.settings, shared.as_of_day)
+        del tallies
         ids = await _ids_at_boundaries(shared, connection, parts, ranked)
     grades = await asyncio.to_thread(cut_population, ranked, shared.settings, ids)
     async with shared.engine.begin() as connection:
@@ -131,11 +135,13 @@ async def fit_parts(shared: SharedRun) -> None:
     async with autocommit(shared.engine).connect() as connection:
         parts = await store.list_parts(connection, *shared.key)
         grades = grades_of(await store.get_run_at_work(connection, shared.run.id))
-        tallies = await _tallies(shared, connection, parts, PurchaseTally)
-        sums = [
-            PartSums.from_arrays(unpack(staged.sums), len(grades.cuts))
-            for staged in await _staged(shared, connection, parts, "sums")
-        ] or [sum_part(nobody(shared.as_of_day, shared.settings), shared.settings, grades, np.zeros(0, np.int64), None)]
+        read_sums = partial(PartSums.from_arrays, cuts=len(grades.cuts))
+        sums = await _told(shared, connection, parts, "sums", read_sums)
+        tallies = await _told(shared, connection, parts, "tally", PurchaseTally.from_arrays)
+    if not parts:
+        of_nobody = nobody(shared.as_of_day, shared.settings)
+        sums = [sum_part(of_nobody, shared.settings, grades, np.zeros(0, dtype=np.int64), None)]
+        tallies = [_tally_of_nobody(shared)[1]]
     models = await asyncio.to_thread(fit_models, tallies, sums, shared.settings, grades)
     async with shared.engine.begin() as connection:
         await store.keep_models(connection, shared.run.id, models.to_dict())
@@ -148,10 +154,9 @@ async def complete_fit(shared: SharedRun) -> None:
         at_work = await store.get_run_at_work(connection, run_id)
         parts = await store.list_parts(connection, *shared.key)
         learned = await _learn(shared, connection, parts)
-        worth = [
-            Counted(counts["values"], counts["customers"])
-            for counts in (unpack(staged.worth) for staged in await _staged(shared, connection, parts, "worth"))
-        ]
+        worth = await _told(
+            shared, connection, parts, "worth", lambda counts: Counted(counts["values"], counts["customers"])
+        )
     grades = grades_of(at_work)
     fitted = await asyncio.to_thread(fit_population, worth, shared.settings, grades, models_of(at_work), learned)
     large = sum(part.customers for part in parts) >= LARGE_RUN_CUSTOMERS
@@ -162,28 +167,27 @@ async def complete_fit(shared: SharedRun) -> None:
         await store.keep_fit(connection, run_id, partition, fitted.to_dict(), grades.to_dict()["curve"])
 
 
-async def _staged(
-    shared: SharedRun, connection: AsyncConnection, parts: Sequence[Row[Any]], column: str
-) -> list[Row[Any]]:
-    return [await store.read_part(connection, *shared.key, part.part, [column]) for part in parts]
+_Told = TypeVar("_Told")
 
 
-_Kind = TypeVar("_Kind", RankTally, PurchaseTally)
-
-
-async def _tallies(
-    shared: SharedRun, connection: AsyncConnection, parts: Sequence[Row[Any]], kind: type[_Kind]
-) -> list[_Kind]:
-    """The counts of all parts, of one kind; those of nobody where there is no part."""
-    tallies = []
+async def _told(
+    shared: SharedRun,
+    connection: AsyncConnection,
+    parts: Sequence[Row[Any]],
+    column: str,
+    read: Callable[[Mapping[str, NDArray[Any]]], _Told],
+) -> list[_Told]:
+    """What each part tells in a column, read from its arrays."""
+    told = []
     for part in parts:
         shared.go_on()
-        staged = await store.read_part(connection, *shared.key, part.part, ["tally"])
-        tallies.append(await asyncio.to_thread(lambda packed: kind.from_arrays(unpack(packed)), staged.tally))
-    if not tallies:
-        of_nobody = tally_part(nobody(shared.as_of_day, shared.settings), shared.settings)
-        tallies = [tally for tally in of_nobody if isinstance(tally, kind)]
-    return tallies
+        staged = await store.read_part(connection, *shared.key, part.part, [column])
+        told.append(await asyncio.to_thread(lambda packed: read(unpack(packed)), staged[0]))
+    return told
+
+
+def _tally_of_nobody(shared: SharedRun) -> tuple[RankTally, PurchaseTally]:
+    return tally_part(nobody(shared.as_of_day, shared.settings), shared.settings)
 
 
 async def _ids_at_boundaries(
@@ -196,6 +200,7 @@ async def _ids_at_boundaries(
             wanted[index].append((graded, place, there))
     ids: dict[Graded, dict[Place, str]] = {graded: {} for graded in ranked.boundaries}
     for index, some in wanted.items():
+        shared.go_on()
         staged = await store.read_part(connection, *shared.key, parts[index].part, ["ids", "figures"])
         population, _ = await asyncio.to_thread(staged_population, shared, staged)
         for graded, place, there in some:
@@ -215,6 +220,7 @@ async def _learn(shared: SharedRun, connection: AsyncConnection, parts: Sequence
     for index, some in in_part.items():
         if index == len(parts):
             continue
+        shared.go_on()
         staged = await store.read_part(connection, *shared.key, parts[index].part, ["ids", "figures"])
         population, _ = await asyncio.to_thread(staged_population, shared, staged)
         arrays, ids = population.arrays, population.customer_ids

@@ -114,7 +114,9 @@ async def _read(
         days.append(await asyncio.to_thread(add_up, piece.bookings, into, shared.as_of_day, window_days))
         ids += piece.customer_ids
         figures.append({**into, _INTERACTION_COUNT: piece.interaction_counts})
-    joined = {name: np.concatenate([one[name] for one in figures]) for name in figures[0]} if figures else {}
+    if not figures:  # Whoever was here is gone since the parts were cut, where they are not read as of one moment.
+        figures = [{**empty_figures(0, window_days), _INTERACTION_COUNT: np.zeros(0, dtype=np.int32)}]
+    joined = {name: np.concatenate([one[name] for one in figures]) for name in figures[0]}
     return ids, joined, np.concatenate([np.zeros(0, dtype=np.int32), *days])
 
 
@@ -129,7 +131,7 @@ def staged_population(shared: SharedRun, staged: Row[Any]) -> tuple[Population, 
     """The customers of a part, and how many interactions each has."""
     figures = with_window(dict(unpack(staged.figures)))
     counts = figures.pop(_INTERACTION_COUNT)
-    return Population(shared.as_of_day, staged.ids.split("\n"), figures), counts
+    return Population(shared.as_of_day, staged.ids.split("\n") if staged.ids else [], figures), counts
 
 
 def with_window(figures: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -192,7 +192,7 @@ def score_columns(
     clv = clv or ClvValues(*[unknown] * 7)
     predicted = _as_money(clv.predicted)
     tiers = fitted.churn.tiers if fitted else None
-    worth = as_floats(historical) + clv.predicted
+    worth = whole_worth(historical, clv)
     verdicts = types.verdicts
     action = recommended_action(state, verdicts.type, verdicts.subtype, verdicts.lever, grade, clv_tier(worth, tiers))
     columns: dict[str, Column] = {
@@ -226,6 +226,15 @@ def score_columns(
         "lifecycle_stage": Names(stage, STAGES),
     }
     return ScoreColumns(population.customer_ids, columns)
+
+
+def whole_worth(historical: NDArray[Any], clv: ClvValues) -> NDArray[np.float64]:
+    """What tiers of customers are told by, shape (n,): what they spent, ``historical`` in ten-thousandths, and the
+    prediction, in currency units; NaN where there is none.
+
+    To so many digits that whoever is valued together with whom makes no difference.
+    """
+    return _significant(as_floats(historical) + clv.predicted)
 
 
 def _churn_types(population: Population, fitted: Fitted | None, interactions: Interactions | None) -> ChurnTypes:

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import run_execution, run_fitting
+from app.analytics import origins
 from app.store import populations, queue, wall
 from app.store import run_parts as part_store
 from app.store import runs as run_store
@@ -19,9 +21,14 @@ from tests.conftest import Client, event, order
 from tests.erasure_traces import hits_in_tables
 from tests.test_runs import AS_OF, run
 
-CUSTOMERS = 40
+CUSTOMERS = 160
 CUT = 6
-CONTEST = {"clv": {"model": "auto"}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "contest": {"clv": {"model": "auto"}},
+    "ranked ties in a window": {"rfm": {"ties": "first", "window_days": 200}, "clv": {"model": "bg_nbd"}},
+    "margins, some below zero": {"clv": {"model": "auto", "basis": "margin"}, "abc": {"basis": "margin"}},
+    "textbook": {"clv": {"model": "textbook"}},
+}
 
 
 class Killed(BaseException):
@@ -31,6 +38,8 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     cut_into(monkeypatch, CUT)
+    # So that the contest judges some of the customers, as it does of many.
+    monkeypatch.setattr(origins, "CONTEST_CUSTOMERS", 80)
 
 
 def cut_into(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
@@ -40,13 +49,22 @@ def cut_into(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
 
 @pytest_asyncio.fixture
 async def shop(client: Client) -> AsyncIterator[Client]:
-    """Customers with one to eight orders on days of their own, refunds, interactions, and a label."""
+    """Customers who buy at rates of their own until they leave, refunds, interactions, and a label."""
+    chance = Random(11)
     events: list[dict[str, Any]] = []
     for number in range(CUSTOMERS):
-        who = f"c-{number * 37 % 101:03}"
-        for placed in range(1 + number % 8):
-            day = f"2025-{1 + (number + placed * 3) % 12:02}-{1 + (number * 5 + placed) % 28:02}T12:00:00Z"
-            events.append(order(f"o-{placed}", f"{10 + number}.{placed}0", day, customer_id=who))
+        who = f"c-{number * 37 % 211:03}"
+        day, rate, leaves = datetime(2024, 1, 1, 12, tzinfo=UTC), chance.gammavariate(1.0, 1 / 60), chance.random() / 2
+        day += timedelta(days=chance.randrange(650))
+        for placed in range(20):
+            if day > datetime.fromisoformat(AS_OF):
+                break
+            cost = f"{(7 if number % 9 else 30) + number}.00"
+            amount = f"{10 + number}.{10 + placed}"
+            events.append(order(f"o-{placed}", amount, day.isoformat(), customer_id=who, cost=cost))
+            day += timedelta(days=1 + int(chance.expovariate(rate)))
+            if chance.random() < leaves:
+                break
         if number % 5 == 0:
             events.append(event("order.refunded", who, "2025-12-20T00:00:00Z", order_id="o-0", amount="3.00"))
         if number % 3 == 0:
@@ -141,20 +159,38 @@ async def be_killed(
             await run_execution.execute_run(engine, number, asyncio.Event())
 
 
-@pytest.mark.parametrize("parts", [1, 2, 5, CUSTOMERS])
-@pytest.mark.parametrize("rfm", [{"ties": "equal"}, {"ties": "first", "window_days": 200}], ids=["equal", "first"])
+@pytest.mark.parametrize("parts", [1, 2, 5, 40])
+@pytest.mark.parametrize("name", SETTINGS)
 async def test_a_run_says_the_same_in_any_number_of_parts(
-    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, parts: int, rfm: dict[str, Any]
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, parts: int, name: str
 ) -> None:
     await shop.http.post("/v1/customers/c-000/churn-label", json={"type": "negligent"})
-    settings = {"rfm": rfm, **CONTEST}
     cut_into(monkeypatch, 3)
-    said = await answers(shop, await run(shop, engine, settings=settings))
+    said = await answers(shop, await run(shop, engine, settings=SETTINGS[name]))
     cut_into(monkeypatch, parts)
     read = counted(monkeypatch, part_store, "keep_read")
-    done = await run(shop, engine, settings=settings)
+    done = await run(shop, engine, settings=SETTINGS[name])
     assert len(read) == parts
     assert await answers(shop, done) == said
+    clv = done["fitted"]["clv"]
+    assert (clv["model"] == "textbook") is (name == "textbook")
+    assert (clv["spread"] is not None) is (name == "margins, some below zero")
+
+
+async def test_a_part_whose_customers_are_gone_is_done_like_any(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a cluster, where parts are not cut and read as of one moment."""
+    said = await answers(shop, await run(shop, engine))
+    cut = populations.cut_population
+
+    async def cut_with_an_empty_part(*arguments: Any) -> list[str]:
+        return ["before all", *await cut(*arguments)]
+
+    monkeypatch.setattr(populations, "cut_population", cut_with_an_empty_part)
+    read = counted(monkeypatch, part_store, "keep_read")
+    assert await answers(shop, await run(shop, engine)) == said
+    assert len(read) == CUT + 1
 
 
 async def test_other_workers_do_parts_of_a_run_in_every_round(
@@ -338,6 +374,16 @@ async def test_a_run_that_the_version_before_has_read_is_read_again(
         await connection.execute(text("UPDATE run_parts SET tally = NULL WHERE run_id = :id"), {"id": int(number)})
     await run_execution.execute_run(engine, number, asyncio.Event())
     assert await answers(shop, await shop.get(f"/v1/runs/{name}")) == said
+
+
+async def test_what_the_version_before_fits_by_is_there_until_the_run_is_fitted(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, number = await ask(shop, engine)
+    await be_killed(monkeypatch, engine, number, part_store, "keep_fit", 1)
+    async with engine.connect() as connection:
+        parts = text("SELECT count(*) FILTER (WHERE figures IS NULL OR purchase_days IS NULL) FROM run_parts")
+        assert (await connection.execute(parts)).scalar_one() == 0
 
 
 async def test_the_leader_asks_for_the_customers_of_no_part_but_those_that_hold_boundaries(

@@ -73,7 +73,7 @@ class Counted:
         """NumPy's linear quantiles, shape (q,), of one value a customer; there must be customers.
 
         >>> Counted.of(np.array([1, 2, 2, 5])).quantiles([0.5, 0.9]).tolist()
-        [2.0, 4.1]
+        [2.0, 4.1000000000000005]
         """
         low, part = _positions(self.size, shares)
         # The last quantile has nothing above it, and no part of it either.

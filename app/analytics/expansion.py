@@ -57,7 +57,7 @@ def evaluate_expansions(
     return result
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def chebyshev(terms: int) -> tuple[FloatArray, FloatArray]:
     """Return the Chebyshev points on [-1, 1] and the matrix from values at them to coefficients."""
     angles = (np.arange(terms) + 0.5) * (np.pi / terms)

@@ -134,8 +134,10 @@ def explain_abc(fit: AbcFit, *, net_spend_units: int, has_order: bool, customer_
     Examples
     --------
     >>> import numpy as np
-    >>> from app.analytics.pareto import fit_abc
-    >>> fit = fit_abc(np.array([15, 80, 5]) * 10_000, np.ones(3, bool), ["a", "b", "c"]).fit
+    >>> from app.analytics.counted import Counted
+    >>> from app.analytics.pareto import rank_spend
+    >>> ranked = rank_spend(Counted.of(np.array([15, 80, 5]) * 10_000))
+    >>> fit = ranked.fit(dict(zip(ranked.places, ["b", "a"])))
     >>> why = explain_abc(fit, net_spend_units=50_000, has_order=True, customer_id="c")
     >>> why.grade, why.next_grade, why.distance_units
     ('C', 'B', 100001)

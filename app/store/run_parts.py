@@ -138,9 +138,11 @@ _OF_RUN = "FROM run_parts WHERE workspace_id = :workspace_id AND run_id = :run_i
 _FREE = "ORDER BY part LIMIT 1 FOR UPDATE SKIP LOCKED"
 # Of what the version before has read, nothing is counted: its parts are read again.
 _UNREAD = text(f"SELECT part, after_id, until_id {_OF_RUN} AND tally IS NULL {_FREE}")
-_UNSUMMED = text(f"SELECT part, ids, figures, purchase_days, before {_OF_RUN} AND sums IS NULL {_FREE}")
-_UNVALUED = text(f"SELECT part, ids, figures, before {_OF_RUN} AND worth IS NULL {_FREE}")
-_UNSCORED = text(f"SELECT part, ids, figures, estimates {_OF_RUN} AND NOT scored {_FREE}")
+_UNSUMMED = text(
+    f"SELECT part, ids, figures, purchase_days, before {_OF_RUN} AND before IS NOT NULL AND sums IS NULL {_FREE}"
+)
+_UNVALUED = text(f"SELECT part, ids, figures, before {_OF_RUN} AND sums IS NOT NULL AND worth IS NULL {_FREE}")
+_UNSCORED = text(f"SELECT part, ids, figures, estimates {_OF_RUN} AND estimates IS NOT NULL AND NOT scored {_FREE}")
 _DONE = text(
     "SELECT count(*) AS parts, count(tally) AS read, count(sums) AS summed, count(worth) AS valued,"
     " count(*) FILTER (WHERE scored) AS scored,"
@@ -203,8 +205,8 @@ async def keep_before(connection: AsyncConnection, workspace_id: int, run_id: in
 
 
 async def keep_sums(connection: AsyncConnection, workspace_id: int, run_id: int, part: int, sums: bytes) -> None:
-    """Stage the sums of the part; its purchase days have served."""
-    await _change(connection, workspace_id, run_id, part, {"sums": sums, "purchase_days": None})
+    """Stage the sums of the part. Its purchase days have served, but the version before would ask for them."""
+    await _change(connection, workspace_id, run_id, part, {"sums": sums})
 
 
 async def keep_values(

@@ -1,7 +1,8 @@
 """A run is fitted to what its parts tell of themselves, and they are valued in parts: what each has come to.
 
 The version before leaves the new columns empty, and does no part of a run between reading and scoring; what it has read
-of a run that this version leads is read again.
+of a run that this version leads is read again, and the other way round too. A worker of the version before that takes
+over from a killed leader fits by itself, from figures and purchase days.
 """
 
 from collections.abc import Sequence
