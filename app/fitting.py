@@ -24,7 +24,7 @@ from app.analytics.population import UNITS_LIMIT, TotalTooLarge
 from app.analytics.rfm import RfmFit, f_boundaries, fit_rfm, score_rfm
 from app.analytics.summary import CustomerFigures
 from app.analytics.tabulation import TablesOfFit
-from app.analytics.tally import Histories, PurchaseTally, PurchaseValues, RankTally
+from app.analytics.tally import Histories, PurchaseTally, PurchaseValues, RankTally, read_member, to_arrays
 from app.analytics.textbook import SegmentSums, fit_textbook, sum_segments
 from app.churn_typing import ChurnFit, expert_weights
 from app.population import Population
@@ -196,21 +196,14 @@ class PartSums:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """As arrays by name; ``from_arrays`` reads it back."""
-        named = {"segments": self.segments} | {str(index): split for index, split in enumerate(self.splits)}
-        return {
-            f"{name}.{field.name}": np.asarray(getattr(one, field.name))
-            for name, one in named.items()
-            for field in fields(one)
-        }
+        return to_arrays({"segments": self.segments, **{str(index): split for index, split in enumerate(self.splits)}})
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], cuts: int) -> "PartSums":
-        def read(name: str, kind: type[Any]) -> Any:
-            return kind(*(arrays[f"{name}.{field.name}"] for field in fields(kind)))
-
-        splits = [read(str(index), Split) for index in range(cuts)]
+        splits = [read_member(arrays, str(index), Split) for index in range(cuts)]
         return cls(
-            read("segments", SegmentSums), [replace(split, holdout_days=float(split.holdout_days)) for split in splits]
+            read_member(arrays, "segments", SegmentSums),
+            [replace(split, holdout_days=float(split.holdout_days)) for split in splits],
         )
 
 

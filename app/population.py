@@ -77,10 +77,6 @@ class Population:
             {name: column[rows] for name, column in self.figures.items()},
         )
 
-    def at(self, rows: NDArray[np.intp]) -> "Population":
-        """The figures of customers in any order, without their ids."""
-        return Population(self.as_of_day, (), {name: column[rows] for name, column in self.figures.items()})
-
     def digests(self) -> NDArray[np.int64]:
         """A number for each customer, shape (n,), that tells what scores depend on, beside a run's fit, from any other:
         the figures, the day, and the version of the code.

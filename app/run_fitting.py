@@ -39,6 +39,7 @@ from app.fitting import (
     tally_part,
     value_part,
 )
+from app.population import Population
 from app.run_parts import SharedRun, pack_estimates, staged_population
 from app.store import interactions as interaction_store
 from app.store import run_parts as store
@@ -186,6 +187,13 @@ async def _told(
     return told
 
 
+async def _customers(shared: SharedRun, connection: AsyncConnection, part: Row[Any]) -> Population:
+    shared.go_on()
+    staged = await store.read_part(connection, *shared.key, part.part, ["ids", "figures"])
+    population, _ = await asyncio.to_thread(staged_population, shared, staged)
+    return population
+
+
 def _tally_of_nobody(shared: SharedRun) -> tuple[RankTally, PurchaseTally]:
     return tally_part(nobody(shared.as_of_day, shared.settings), shared.settings)
 
@@ -200,9 +208,7 @@ async def _ids_at_boundaries(
             wanted[index].append((graded, place, there))
     ids: dict[Graded, dict[Place, str]] = {graded: {} for graded in ranked.boundaries}
     for index, some in wanted.items():
-        shared.go_on()
-        staged = await store.read_part(connection, *shared.key, parts[index].part, ["ids", "figures"])
-        population, _ = await asyncio.to_thread(staged_population, shared, staged)
+        population = await _customers(shared, connection, parts[index])
         for graded, place, there in some:
             ids[graded][place] = id_at(population, shared.settings, graded, there)
     return ids
@@ -220,9 +226,7 @@ async def _learn(shared: SharedRun, connection: AsyncConnection, parts: Sequence
     for index, some in in_part.items():
         if index == len(parts):
             continue
-        shared.go_on()
-        staged = await store.read_part(connection, *shared.key, parts[index].part, ["ids", "figures"])
-        population, _ = await asyncio.to_thread(staged_population, shared, staged)
+        population = await _customers(shared, connection, parts[index])
         arrays, ids = population.arrays, population.customer_ids
         for one in some:
             row = bisect_left(ids, one)

@@ -5,7 +5,7 @@ it leaves it for another.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,22 +121,23 @@ async def _read(
 
 
 def _tally(shared: SharedRun, ids: list[str], figures: dict[str, NDArray[Any]]) -> bytes:
-    counts = dict(figures)
-    counts.pop(_INTERACTION_COUNT)
-    ranks, purchases = tally_part(Population(shared.as_of_day, ids, with_window(counts)), shared.settings)
+    population, _ = _population(shared, ids, figures)
+    ranks, purchases = tally_part(population, shared.settings)
     return pack(ranks.to_arrays() | purchases.to_arrays())
 
 
 def staged_population(shared: SharedRun, staged: Row[Any]) -> tuple[Population, NDArray[np.int32]]:
     """The customers of a part, and how many interactions each has."""
-    figures = with_window(dict(unpack(staged.figures)))
-    counts = figures.pop(_INTERACTION_COUNT)
-    return Population(shared.as_of_day, staged.ids.split("\n") if staged.ids else [], figures), counts
+    return _population(shared, staged.ids.split("\n") if staged.ids else [], unpack(staged.figures))
 
 
-def with_window(figures: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The figures with those of the window, which are those of all time where there is no window."""
-    return {name: figures[lifetime] for name, lifetime in WINDOW_FIGURES.items()} | figures
+def _population(
+    shared: SharedRun, ids: list[str], figures: Mapping[str, NDArray[Any]]
+) -> tuple[Population, NDArray[np.int32]]:
+    # Those of the window are those of all time where there is no window.
+    own = {name: figures[lifetime] for name, lifetime in WINDOW_FIGURES.items()} | dict(figures)
+    counts = own.pop(_INTERACTION_COUNT)
+    return Population(shared.as_of_day, ids, own), counts
 
 
 # ---- Scoring --------------------------------------------------------------------------------------------------------

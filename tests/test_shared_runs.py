@@ -382,8 +382,8 @@ async def test_what_the_version_before_fits_by_is_there_until_the_run_is_fitted(
     _, number = await ask(shop, engine)
     await be_killed(monkeypatch, engine, number, part_store, "keep_fit", 1)
     async with engine.connect() as connection:
-        parts = text("SELECT count(*) FILTER (WHERE figures IS NULL OR purchase_days IS NULL) FROM run_parts")
-        assert (await connection.execute(parts)).scalar_one() == 0
+        parts = text("SELECT count(*), count(figures), count(purchase_days) FROM run_parts WHERE run_id = :id")
+        assert tuple((await connection.execute(parts, {"id": int(number)})).one()) == (CUT, CUT, CUT)
 
 
 async def test_the_leader_asks_for_the_customers_of_no_part_but_those_that_hold_boundaries(

@@ -13,6 +13,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
+def distinct_rows(
+    columns: Sequence[NDArray[Any]], customers: NDArray[np.int64]
+) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
+    """The distinct rows of columns (n,), rising by the first, then by the next, and how many customers have each."""
+    order = np.lexsort(tuple(reversed(columns)))
+    rising = [column[order] for column in columns]
+    first = np.ones(order.size, dtype=np.bool_)
+    first[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in rising])
+    starts = np.flatnonzero(first)
+    return [column[starts] for column in rising], np.add.reduceat(
+        customers[order], starts
+    ) if starts.size else customers
+
+
 class Place(NamedTuple):
     """A customer by figure and rank: the ``nth`` (from 0), by id, of those who have the value."""
 
@@ -43,12 +57,8 @@ class Counted:
         if customers is None:
             found, counts = np.unique(values, return_counts=True)
             return cls(found, counts.astype(np.int64))
-        order = np.argsort(values, kind="stable")
-        rising = values[order]
-        first = np.ones(rising.size, dtype=np.bool_)
-        np.not_equal(rising[1:], rising[:-1], out=first[1:])
-        starts = np.flatnonzero(first)
-        return cls(rising[starts], np.add.reduceat(customers[order], starts) if starts.size else customers)
+        (found,), counts = distinct_rows((values,), customers)
+        return cls(found, counts)
 
     @classmethod
     def joined(cls, parts: Sequence["Counted"]) -> "Counted":

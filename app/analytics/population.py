@@ -1,4 +1,4 @@
-"""What the models of a whole population share: the order of ids, and exact money."""
+"""What the models of a whole population share: ids, and exact money."""
 
 from collections.abc import Sequence
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.analytics.counted import Counted
+from app.analytics.counted import Counted, distinct_rows
 from app.analytics.grouping import group_customers
+
+_Member = TypeVar("_Member")
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,9 @@ class PurchaseValues:
         cls, frequency: NDArray[Any], mean: NDArray[np.float64], customers: NDArray[np.int64] | None = None
     ) -> "PurchaseValues":
         """The distinct among those of repeaters (n,), each of one customer or of so many as ``customers`` says."""
-        order = np.lexsort((mean, frequency))
-        frequency, mean = frequency[order].astype(np.int32), mean[order]
-        first = np.ones(order.size, dtype=np.bool_)
-        first[1:] = (np.diff(frequency) != 0) | (np.diff(mean) != 0)
-        starts = np.flatnonzero(first)
-        counts = np.ones(order.size, dtype=np.int64) if customers is None else customers[order]
-        return cls(frequency[starts], mean[starts], np.add.reduceat(counts, starts) if starts.size else counts)
+        counts = np.ones(frequency.size, dtype=np.int64) if customers is None else customers
+        (frequency, mean), counts = distinct_rows((frequency, mean), counts)
+        return cls(frequency.astype(np.int32), mean, counts)
 
     @classmethod
     def joined(cls, parts: Sequence["PurchaseValues"]) -> "PurchaseValues":
@@ -88,8 +86,48 @@ class PurchaseValues:
         return parts[0] if len(parts) == 1 else cls.of(*_columns_of(parts))
 
 
+_LIKE = {"graded_spend": "net_spend", "spend": "values"}
+"""What is often the very same counts as an earlier member of its tally, and is then kept once."""
+
+
 @dataclass(frozen=True)
-class RankTally:
+class _Tally:
+    """Members that are dataclasses of arrays, and can be ``joined``."""
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """As arrays by name; ``from_arrays`` reads it back."""
+        members = {field.name: getattr(self, field.name) for field in fields(self)}
+        return to_arrays(
+            {name: member for name, member in members.items() if member is not members.get(_LIKE.get(name, ""))}
+        )
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        kept = {name.partition(".")[0] for name in arrays}
+        found: dict[str, Any] = {}
+        for name, kind in cls._kinds():
+            found[name] = read_member(arrays, name, kind) if name in kept else found[_LIKE[name]]
+        return cls(**found)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The tally of all parts together, of which there is at least one."""
+        found: dict[str, Any] = {}
+        for name, kind in cls._kinds():
+            earlier = _LIKE.get(name)
+            if earlier is not None and all(getattr(part, name) is getattr(part, earlier) for part in parts):
+                found[name] = found[earlier]
+            else:
+                found[name] = kind.joined([getattr(part, name) for part in parts])
+        return cls(**found)
+
+    @classmethod
+    def _kinds(cls) -> list[tuple[str, Any]]:
+        return [(field.name, field.type) for field in fields(cls)]
+
+
+@dataclass(frozen=True)
+class RankTally(_Tally):
     """What ranks customers with a counted order: how many of a part have each figure.
 
     Attributes
@@ -106,22 +144,9 @@ class RankTally:
     net_spend: Counted
     graded_spend: Counted
 
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """As arrays by name; ``from_arrays`` reads it back."""
-        return _to_arrays(self)
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "RankTally":
-        return cls(**_from_arrays(arrays, dict.fromkeys((field.name for field in fields(cls)), Counted)))
-
-    @classmethod
-    def joined(cls, parts: Sequence["RankTally"]) -> "RankTally":
-        """The tally of all parts together, of which there is at least one."""
-        return cls(**_joined(parts, dict.fromkeys((field.name for field in fields(cls)), Counted)))
-
 
 @dataclass(frozen=True)
-class PurchaseTally:
+class PurchaseTally(_Tally):
     """What models of purchases are fitted to: the customers of a part with a counted order.
 
     Attributes
@@ -135,52 +160,19 @@ class PurchaseTally:
     values: PurchaseValues
     spend: PurchaseValues
 
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """As arrays by name; ``from_arrays`` reads it back."""
-        return _to_arrays(self)
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "PurchaseTally":
-        return cls(**_from_arrays(arrays, _PURCHASES))
-
-    @classmethod
-    def joined(cls, parts: Sequence["PurchaseTally"]) -> "PurchaseTally":
-        """The tally of all parts together, of which there is at least one."""
-        return cls(**_joined(parts, _PURCHASES))
-
-
-_PURCHASES = {"histories": Histories, "values": PurchaseValues, "spend": PurchaseValues}
-_LIKE = {"graded_spend": "net_spend", "spend": "values"}
-"""What is often the very same counts as another, and is then kept once."""
-
-
-def _to_arrays(tally: RankTally | PurchaseTally) -> dict[str, NDArray[Any]]:
-    members = {field.name: getattr(tally, field.name) for field in fields(tally)}
+def to_arrays(members: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Dataclasses of arrays by name, as arrays by name; ``read_member`` reads one back."""
     return {
-        f"{name}.{field.name}": getattr(member, field.name)
+        f"{name}.{field.name}": np.asarray(getattr(member, field.name))
         for name, member in members.items()
-        if member is not members.get(_LIKE.get(name, ""))
         for field in fields(member)
     }
 
 
-def _from_arrays(arrays: Mapping[str, NDArray[Any]], kinds: Mapping[str, type[Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, kind in kinds.items():
-        columns = [f"{name}.{field.name}" for field in fields(kind)]
-        found[name] = kind(*(arrays[column] for column in columns)) if columns[0] in arrays else found[_LIKE[name]]
-    return found
-
-
-def _joined(parts: Sequence[RankTally | PurchaseTally], kinds: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, kind in kinds.items():
-        like = _LIKE.get(name)
-        if like is not None and all(getattr(part, name) is getattr(part, like) for part in parts):
-            found[name] = found[like]
-        else:
-            found[name] = kind.joined([getattr(part, name) for part in parts])
-    return found
+def read_member(arrays: Mapping[str, NDArray[Any]], name: str, kind: type[_Member]) -> _Member:
+    """A member of ``to_arrays``, of the dataclass ``kind``."""
+    return kind(*(arrays[f"{name}.{field.name}"] for field in fields(kind)))  # type: ignore[arg-type]
 
 
 def _columns_of(parts: Sequence[Any]) -> list[NDArray[Any]]:
