@@ -13,13 +13,14 @@ from typing import Any
 
 from app.analytics import explain
 from app.analytics.churn import STATES
-from app.analytics.clv import ClvFit, drivers, mean_purchase_value
+from app.analytics.clv import ClvFit
 from app.analytics.lifecycle import DEFAULT_LIMITS, OCCASIONAL, STAGES, STATUS_ACTIVE, STATUSES
 from app.analytics.pareto import AbcFit
 from app.analytics.population import UNITS_PER_CURRENCY
 from app.analytics.rfm import RfmFit
 from app.analytics.summary import YEAR_DAYS
 from app.analytics.textbook import TextbookFit
+from app.analytics.valuation import drivers, mean_purchase_value
 from app.population import Population, day_number
 from app.scalars import money_of
 from app.scoring import Fitted

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app.analytics.actions import fit_clv_tiers
 from app.analytics.booking import empty_figures
 from app.analytics.churn_learning import Learned
-from app.analytics.clv import ClvFit, ClvValues, fit_clv, mean_purchase_value
+from app.analytics.clv import ClvFit, fit_clv
 from app.analytics.counted import Counted, Place, find_place
 from app.analytics.origins import Cut, Split, count_known, plan_cuts, split_at
 from app.analytics.pareto import AbcFit, ParetoCurve, RankedSpend, cumulative_share, rank_spend, spend_before
@@ -26,6 +26,7 @@ from app.analytics.summary import CustomerFigures
 from app.analytics.tabulation import TablesOfFit
 from app.analytics.tally import Histories, PurchaseTally, PurchaseValues, RankTally, read_member, to_arrays
 from app.analytics.textbook import SegmentSums, fit_textbook, sum_segments
+from app.analytics.valuation import ClvValues, mean_purchase_value
 from app.churn_typing import ChurnFit, expert_weights
 from app.population import Population
 from app.scoring import Fitted, value_customers, whole_worth

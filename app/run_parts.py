@@ -15,7 +15,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.analytics.booking import WINDOW_FIGURES, add_up, empty_figures
-from app.analytics.clv import ClvValues
+from app.analytics.valuation import ClvValues
 from app.churn_typing import StoredEvents, encoded_interactions
 from app.fitting import tally_part
 from app.population import Population, day_number

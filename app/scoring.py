@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from app.analytics.actions import ACTIONS, clv_tier, recommended_action
 from app.analytics.churn import AT_RISK, CHURNED, STATES, churn_state
-from app.analytics.clv import ClvFit, ClvValues, value_clv
+from app.analytics.clv import ClvFit
 from app.analytics.lifecycle import STAGES, STATUSES, lifecycle_stage, lifecycle_status
 from app.analytics.pareto import GRADES, AbcFit, grade_by_boundaries
 from app.analytics.population import UNITS_LIMIT, UNITS_PER_CURRENCY
@@ -22,6 +22,7 @@ from app.analytics.rfm import RfmFit, score_rfm, score_text
 from app.analytics.signals import SUBTYPES, TYPES
 from app.analytics.summary import CustomerFigures
 from app.analytics.tabulation import TablesOfFit
+from app.analytics.valuation import ClvValues, value_clv
 from app.churn_typing import ChurnFit, ChurnTypes, Interactions, expert_weights, silent_types, type_customers
 from app.population import Population, as_floats
 from app.score_columns import Column, Documents, Moneys, Names, RealLists, Reals, ScoreColumns, Wholes
@@ -189,7 +190,7 @@ def score_columns(
     current = population.on_basis(settings.clv.basis, "year_net_spend", "year_cost")
     types = _churn_types(population, fitted, interactions)
     leaving = (state == AT_RISK) | (state == CHURNED)
-    clv = clv or ClvValues(*[unknown] * 7)
+    clv = clv or ClvValues.unknown(size)
     predicted = _as_money(clv.predicted)
     tiers = fitted.churn.tiers if fitted else None
     worth = whole_worth(historical, clv)

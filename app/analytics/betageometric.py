@@ -276,23 +276,18 @@ def expected_at(
     """
     params = {name: np.array([[point[name]] for point in points]) for name in NAMES}
     alpha, shift = params["alpha"], 1.0 if first_may_leave else 0.0
-    x_values, x_index = distinct(x)
-    T_values, T_index = distinct(T)
     # All expansions are of log(1 + w) over the same span, so that they have as many terms each.
     span = float(np.log1p(horizon / alpha.min()))
-    ones = [
-        _expansion_of_one(point["r"], point["a"], point["b"] + shift, frequency, span)
-        for point in points
-        for frequency in x_values.tolist()
-    ]
-    if not all(smooth.all() for _, smooth in ones):
+    thetas = tuple((point["r"], point["a"], point["b"] + shift) for point in points)
+    asked = (_expansions_of_one(thetas, frequency, span) for frequency in x.tolist())
+    ones = [one for one in asked if one is not None]
+    if len(ones) < x.size:
         return None
-    expansion = np.concatenate([found for found, _ in ones]).reshape(len(points), x_values.size, -1)
-    w = horizon / (alpha + T_values)
+    w = horizon / (alpha + T)
     angle = np.arccos(np.minimum(2 / span * np.log1p(w) - 1, 1.0))
-    polynomials = np.cos(angle[:, None, :] * np.arange(expansion.shape[2])[:, None])
-    growth = np.matmul(expansion, polynomials) * w[:, None, :]
-    result: FloatArray = p_alive(params, x, t_x, T, first_may_leave=first_may_leave) * growth[:, x_index, T_index]
+    expansion = np.stack(ones, axis=1)
+    growth = (expansion * np.cos(angle[:, :, None] * np.arange(expansion.shape[2]))).sum(axis=2) * w
+    result: FloatArray = p_alive(params, x, t_x, T, first_may_leave=first_may_leave) * growth
     return result
 
 
@@ -315,6 +310,13 @@ def _expansions(r: float, a: float, b: float, x_values: FloatArray, span: float)
 @lru_cache(maxsize=16_384)
 def _expansion_of_one(r: float, a: float, b: float, x: float, span: float) -> tuple[FloatArray, BoolArray]:
     return _expansions(r, a, b, np.array([x]), span)
+
+
+@lru_cache(maxsize=4_096)
+def _expansions_of_one(thetas: tuple[tuple[float, float, float], ...], x: float, span: float) -> FloatArray | None:
+    """Return the expansions of one frequency by several (r, a, b), shape (p, k); None where one does not hold."""
+    ones = [_expansions(*theta, np.array([x]), span) for theta in thetas]
+    return np.concatenate([found for found, _ in ones]) if all(smooth.all() for _, smooth in ones) else None
 
 
 def log_pmf_if_alive(

@@ -1,7 +1,7 @@
-"""Customer lifetime value: one fit and one valuation, whatever the model behind them.
+"""Customer lifetime value: one fit, whatever the model behind it.
 
 The textbook's figures stand beside every fit: they serve where a predictive model can't be fitted, and the reason is
-told.
+told. What customers are worth by a fit is told by ``app.analytics.valuation``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,20 +9,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.analytics import contest as contests
 from app.analytics import predictive
 from app.analytics.calibration import accuracy, calibration
 from app.analytics.counted import Counted
 from app.analytics.fit import FitError, FittedModel
-from app.analytics.gamma_gamma import FittedSpend, fit_credible_mean, fit_spend, purchase_value
-from app.analytics.interval import history_interval, money_interval
+from app.analytics.gamma_gamma import FittedSpend, fit_credible_mean, fit_spend
 from app.analytics.origins import Split
-from app.analytics.summary import CustomerFigures
-from app.analytics.tabulation import TablesOfFit
 from app.analytics.tally import PurchaseTally
-from app.analytics.textbook import Basis, TextbookFit, value_textbook
+from app.analytics.textbook import Basis, TextbookFit
 
 Model = Literal["auto", "textbook", "bg_nbd", "mbg_nbd", "pareto_nbd", "mbg_cnbd_k"]
 
@@ -98,40 +94,6 @@ class ClvFit:
             fallback_reason=stored["fallback_reason"],
             fallback_detail=stored["fallback_detail"],
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ClvValues:
-    """Values of n customers: float64 arrays (n,), NaN for null. Money in currency units.
-
-    ``churn_probability`` is that of no purchase within the churn horizon; only predictive models tell it.
-    """
-
-    predicted: NDArray[np.float64]
-    expected_purchases: NDArray[np.float64]
-    expected_purchase_value: NDArray[np.float64]
-    p_alive: NDArray[np.float64]
-    interval_low: NDArray[np.float64]
-    interval_high: NDArray[np.float64]
-    churn_probability: NDArray[np.float64]
-
-    def part(self, rows: slice) -> "ClvValues":
-        """The values of some of the customers."""
-        return ClvValues(*(getattr(self, name)[rows] for name in self.__slots__))
-
-    @classmethod
-    def joined(cls, parts: Sequence["ClvValues"]) -> "ClvValues":
-        """The values of all customers, from those of parts that follow one another."""
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
-
-
-def mean_purchase_value(figures: CustomerFigures, basis: Basis) -> NDArray[np.float64]:
-    """The mean value of a repeat purchase day, shape (n,): of spend, or of spend less cost; 0 where there is none."""
-    if basis == "revenue":
-        return figures.monetary_value
-    repeats = np.maximum(figures.frequency, 0)
-    cost = figures.net_cost - figures.first_day_cost
-    return figures.monetary_value - np.divide(cost, repeats, out=np.zeros_like(cost), where=repeats > 0)
 
 
 def fit_clv(
@@ -227,134 +189,3 @@ def backtest(fitted: FittedModel, splits: Sequence[Split]) -> dict[str, Any] | N
         "deciles": [asdict(group) for group in calibration(forecast, split.purchases)],
         "churn_deciles": [asdict(group) for group in calibration(silent, bought_nothing)],
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """A figure of a customer beside that of the customer in the middle, and what it does to the predicted value.
-
-    ``predicted_at_median`` is the customer's predicted value with this one figure that of the middle and the others
-    their own; None where no customer could have such figures.
-    """
-
-    name: str
-    figure: float
-    population_median: float
-    predicted_at_median: float | None
-
-
-def drivers(
-    fit: ClvFit,
-    *,
-    frequency: float,
-    recency_days: float,
-    T_days: float,
-    monetary_value: float,
-    horizon_days: int,
-    discount_rate: float,
-) -> list[Driver]:
-    """What drove one customer's predicted value, figure by figure; empty where the textbook serves."""
-    if fit.purchases is None or fit.spend is None or fit.medians is None:
-        return []
-    silent = T_days - recency_days
-    own = {
-        "frequency": frequency,
-        "days_since_last_order": silent,
-        "T_days": T_days,
-        "monetary_value": monetary_value,
-    }
-    found = []
-    for name, figure in own.items():
-        median = fit.medians[name]
-        x, since, age, value = (own | {name: median}).values()
-        # With one purchase day, the first is the last; with more, there must be time between them.
-        recency = age - since if x > 0 else 0.0
-        predicted = None
-        if (recency > 0 or x == 0) and (x > 0 or name == "frequency" or frequency == 0):
-            history = np.array([x]), np.array([recency]), np.array([age])
-            purchases = predictive.discounted_purchases(fit.purchases, *history, horizon_days, discount_rate)
-            predicted = float((purchases * purchase_value(fit.spend, history[0], np.array([value])))[0])
-        found.append(Driver(name, figure, median, predicted))
-    return found
-
-
-FEW_CUSTOMERS = 32
-"""Among so few, looking for those who share a history costs more than it saves."""
-
-
-def _distinct_histories(
-    figures: CustomerFigures, buyers: NDArray[np.intp]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.intp] | None]:
-    """Return frequency, recency and T of each distinct history, (m,), and the row of each buyer among them, (n,).
-
-    Few buyers are one row each, in their own order, and have None for it.
-    """
-    x, t_x, T = (column[buyers] for column in (figures.frequency, figures.recency_days, figures.T_days))
-    of = None
-    if buyers.size > FEW_CUSTOMERS:
-        # Counts and days are whole and T is the largest: a history packs into one machine word.
-        days = np.int64(T.max()) + 1
-        _, first, of = np.unique((x * days + T) * days + t_x, return_index=True, return_inverse=True)
-        x, t_x, T = x[first], t_x[first], T[first]
-    return x.astype(np.float64), t_x.astype(np.float64), T.astype(np.float64), of
-
-
-def value_clv(
-    fit: ClvFit,
-    figures: CustomerFigures,
-    segment: NDArray[np.int8],
-    *,
-    horizon_days: int,
-    discount_rate: float,
-    interval_level: float,
-    churn_horizon_days: int,
-    kept: TablesOfFit | None = None,
-) -> ClvValues:
-    """Value customers by a fit; rows in any order. All is null without a counted order.
-
-    The predicted value is that of a purchase times the discounted purchases of the horizon; the textbook's is not
-    discounted, and tells neither interval nor probabilities. ``kept`` are tables from earlier calls with the same fit
-    and horizon, which live scores and the parts of a population share; see ``interval``.
-    """
-    size = segment.size
-    if fit.purchases is None or fit.spend is None or not figures.has_order.any():
-        values = value_textbook(fit.textbook, segment=segment, has_order=figures.has_order, horizon_days=horizon_days)
-        null = np.full(size, np.nan)
-        return ClvValues(
-            values.predicted, values.expected_purchases, values.expected_purchase_value, null, null, null, null
-        )
-    buyers = np.flatnonzero(figures.has_order)
-    # All but money follows from the history, which very many customers share: each is valued once.
-    x, t_x, T, of = _distinct_histories(figures, buyers)
-    # Where margins are negative, the interval is that of revenue, moved and stretched in proportion.
-    spend = fit.spread or fit.spend
-    scores = predictive.score(fit.purchases, x, t_x, T, horizon_days, discount_rate)
-    bounds = history_interval(fit.purchases, spend, x, t_x, T, horizon_days, interval_level, scores, kept)
-    churned = 1.0 - predictive.probability_of_purchase(fit.purchases, x, t_x, T, churn_horizon_days, scores=scores)
-    discounted, expected, alive = scores.discounted_purchases, scores.expected_purchases, scores.p_alive
-    if of is not None:
-        x, bounds, churned = x[of], bounds.at(of), churned[of]
-        discounted, expected, alive = discounted[of], expected[of], alive[of]
-    mean = mean_purchase_value(figures, fit.basis)[buyers]
-    worth = purchase_value(fit.spend, x, mean)
-    amount = figures.monetary_value[buyers] if fit.spread else mean
-    found = money_interval(spend, bounds, amount)
-    low, high = found.low, found.high
-    if fit.spread:
-        factor = worth / purchase_value(spend, x, amount)
-        low, high = np.minimum(low * factor, high * factor), np.maximum(low * factor, high * factor)
-
-    def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        everyone = np.full(size, np.nan)
-        everyone[buyers] = values
-        return everyone
-
-    return ClvValues(
-        predicted=spread(worth * discounted),
-        expected_purchases=spread(expected),
-        expected_purchase_value=spread(worth),
-        p_alive=spread(alive),
-        interval_low=spread(low),
-        interval_high=spread(high),
-        churn_probability=spread(churned),
-    )

@@ -169,8 +169,8 @@ def check_customers(
     x, t_x, T = (np.atleast_1d(np.asarray(values, dtype=np.float64)) for values in (frequency, recency_days, T_days))
     if x.ndim != 1 or x.shape != t_x.shape or x.shape != T.shape:
         raise ValueError("frequency, recency_days and T_days must be one-dimensional and of equal length")
-    # One pass each: a NaN fails every comparison, and T finite bounds recency.
-    if not ((x >= 0).all() and (t_x >= 0).all() and (t_x <= T).all() and (np.inf > T).all() and (x < np.inf).all()):
+    # A NaN fails every comparison, and T finite bounds recency.
+    if not ((x >= 0) & (x < np.inf) & (t_x >= 0) & (t_x <= T) & (np.inf > T)).all():
         raise ValueError("need finite values with frequency >= 0 and 0 <= recency_days <= T_days")
     if (x != np.floor(x)).any():
         raise ValueError("frequency counts purchase days and must be whole")

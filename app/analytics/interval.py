@@ -44,25 +44,19 @@ class HistoryInterval:
     ----------
     level : float
     frequency : repeat purchase days
+    expected_purchases, discounted_purchases : in the horizon
     low, high : quantiles of the undiscounted value, parameters taken as known, in units of the expected value of one
         purchase; >= 0
-    discount : discounted over undiscounted expected purchases; 1 where none are expected
-    expected_purchases : undiscounted
     log_variance : of the logarithm of the expected purchases, by the error of the parameters
     """
 
     level: float
     frequency: FloatArray
+    expected_purchases: FloatArray
+    discounted_purchases: FloatArray
     low: FloatArray
     high: FloatArray
-    discount: FloatArray
-    expected_purchases: FloatArray
     log_variance: FloatArray
-
-    def at(self, rows: IntArray) -> HistoryInterval:
-        """That of customers whose histories stand in these rows."""
-        arrays = ("frequency", "low", "high", "discount", "expected_purchases", "log_variance")
-        return HistoryInterval(self.level, *(getattr(self, name)[rows] for name in arrays))
 
 
 def interval(
@@ -75,9 +69,6 @@ def interval(
     horizon_days: float,
     annual_rate: float = 0.10,
     level: float = 0.90,
-    *,
-    scores: predictive.PurchaseScores | None = None,
-    kept: TablesOfFit | None = None,
 ) -> Interval:
     """Return the central prediction interval of the discounted value of each customer over the horizon.
 
@@ -88,10 +79,6 @@ def interval(
     horizon_days, annual_rate : float
     level : float
         In (0, 1).
-    scores : PurchaseScores or None
-        Of the same customers, horizon and rate, where they are known already.
-    kept : TablesOfFit or None
-        Tables from earlier calls with the same fit, spend and horizon: of live scores, or of parts of a population.
 
     Returns
     -------
@@ -104,50 +91,52 @@ def interval(
     array([121.6])
     """
     x, t_x, T, mean = _customers(frequency, recency_days, T_days, monetary_value)
-    scores = scores or predictive.score(fitted, x, t_x, T, horizon_days, annual_rate)
-    return money_interval(spend, history_interval(fitted, spend, x, t_x, T, horizon_days, level, scores, kept), mean)
+    scores = predictive.score(fitted, x, t_x, T, horizon_days, annual_rate)
+    return money_interval(spend, history_interval(scores, spend, level), mean)
 
 
 def history_interval(
-    fitted: FittedModel,
-    spend: FittedSpend,
-    frequency: ArrayLike,
-    recency_days: ArrayLike,
-    T_days: ArrayLike,
-    horizon_days: float,
-    level: float,
-    scores: predictive.PurchaseScores,
-    kept: TablesOfFit | None = None,
+    scores: predictive.PurchaseScores, spend: FittedSpend, level: float, kept: TablesOfFit | None = None
 ) -> HistoryInterval:
-    """Return what `interval` takes from each history; see there for the parameters.
+    """Return what `interval` takes from each history; customers who share one need it once.
 
-    It is nearly all of the work, and customers who share a history need it once.
+    Parameters
+    ----------
+    scores : PurchaseScores
+    spend : FittedSpend
+    level : float
+        In (0, 1).
+    kept : TablesOfFit or None
+        Tables from earlier calls with the same fit, spend and horizon: of live scores, or of parts of a population.
     """
-    x, t_x, T = check_customers(frequency, recency_days, T_days)
     _check_level(level)
-    low, high = np.empty_like(x), np.empty_like(x)
-    tail = (1 - level) / 2
+    x, t_x, T = scores.frequency, scores.recency_days, scores.T_days
+    bounds = np.empty((2, x.size))
+    chances = np.array([(1 - level) / 2, (1 + level) / 2])
     cut = blocks if kept is None else partial(kept_block, kept)
     alive = [member.weight * member.p_alive for member in scores.members]
-    for block in cut(fitted, x, t_x, T, float(horizon_days), value_table(spend)):
-        for rows, cell, chances in _pieces(block, alive):
-            mixed, base, none = _mixture(block, cell, chances)
-            low[rows] = _invert(mixed, base, none, block.grid[cell], tail)
-            high[rows] = _invert(mixed, base, none, block.grid[cell], 1 - tail)
-    expected = scores.expected_purchases
-    discount = np.divide(scores.discounted_purchases, expected, out=np.ones_like(x), where=expected > 0)
-    variance = _purchases_log_variance(x, t_x, T, float(horizon_days), scores)
-    return HistoryInterval(level, x, low, high, discount, expected, variance)
+    for block in cut(scores.fitted, x, t_x, T, scores.horizon_days, value_table(spend)):
+        for rows, cell, share in _pieces(block, alive):
+            bounds[:, rows] = _invert(*_mixture(block, cell, share), block.grid[cell], chances)
+    return HistoryInterval(
+        level=level,
+        frequency=x,
+        expected_purchases=scores.expected_purchases,
+        discounted_purchases=scores.discounted_purchases,
+        low=bounds[0],
+        high=bounds[1],
+        log_variance=_purchases_log_variance(scores),
+    )
 
 
 def money_interval(spend: FittedSpend, history: HistoryInterval, monetary_value: ArrayLike) -> Interval:
     """Return the interval of `interval` for customers of these histories and means of money, shape (n,)."""
-    x = history.frequency
+    x, expected = history.frequency, history.expected_purchases
     mean = _check_mean(x, monetary_value)
-    unit = purchase_value(spend, x, mean) * history.discount
-    tail = (1 - history.level) / 2
-    error = np.sqrt(history.log_variance + _spend_log_variance(spend, x, mean)) * float(ndtri(1 - tail))
-    centre = history.expected_purchases * unit
+    discount = np.divide(history.discounted_purchases, expected, out=np.ones_like(x), where=expected > 0)
+    unit = purchase_value(spend, x, mean) * discount
+    error = np.sqrt(history.log_variance + _spend_log_variance(spend, x, mean)) * float(ndtri((1 + history.level) / 2))
+    centre = expected * unit
     return Interval(history.level, *_widened(history.low * unit, history.high * unit, centre, error))
 
 
@@ -241,35 +230,32 @@ def _mixture(block: Block, cell: IntArray, chances: list[FloatArray]) -> tuple[F
     return mixed, 1 - np.sum(chances, axis=0), none
 
 
-def _invert(mixed: FloatArray, base: FloatArray, none: FloatArray, grid: FloatArray, chance: float) -> FloatArray:
-    """Return the value at which the distribution of each row reaches a probability; 0 where zero has reached it."""
-    target = chance - base
-    position = np.clip((mixed < target[:, None]).sum(axis=1), 1, mixed.shape[1] - 1)
-    row = np.arange(len(target))
+def _invert(mixed: FloatArray, base: FloatArray, none: FloatArray, grid: FloatArray, chances: FloatArray) -> FloatArray:
+    """Return the value at which the distribution of each row (n,) reaches each probability (m,), shape (m, n); 0 where
+    zero has reached it."""
+    target = chances[:, None] - base
+    position = np.clip((mixed < target[:, :, None]).sum(axis=2), 1, mixed.shape[1] - 1)
+    row = np.arange(len(base))
     # The least and the last step keep the normal quantiles of 0 and 1 finite.
     scale = np.maximum(1 - base, 1e-300)
-    left, right, wanted = (
-        ndtri(np.clip(figure / scale, 1e-12, 1 - 1e-12))
-        for figure in (mixed[row, position - 1], mixed[row, position], target)
-    )
+    figures = np.stack((mixed[row, position - 1], mixed[row, position], target)) / scale
+    left, right, wanted = ndtri(np.clip(figures, 1e-12, 1 - 1e-12))
     part = np.clip(np.divide(wanted - left, right - left, out=np.zeros_like(left), where=right > left), 0.0, 1.0)
-    ends = grid[row, position - 1], grid[row, position]
-    return np.where(target <= none, 0.0, ends[0] * (ends[1] / ends[0]) ** part)
+    first, second = grid[row, position - 1], grid[row, position]
+    return np.where(target <= none, 0.0, first * (second / first) ** part)
 
 
-def _purchases_log_variance(
-    x: FloatArray, t_x: FloatArray, T: FloatArray, horizon: float, scores: predictive.PurchaseScores
-) -> FloatArray:
+def _purchases_log_variance(scores: predictive.PurchaseScores) -> FloatArray:
     """Return the variance of the logarithm of each expected number of purchases that the parameters leave, (n,)."""
-    total, error = np.zeros_like(x), np.zeros_like(x)
+    x, t_x, T, expected = scores.frequency, scores.recency_days, scores.T_days, scores.expected_purchases
+    error = np.zeros_like(x)
     for member in scores.members:
         centre = member.expected_purchases
         model = predictive.MODELS[member.fitted.model]
-        moved = predictive.expected_by_each(model, member.fitted.moved_params, x, t_x, T, horizon)
-        total += member.weight * centre
+        moved = predictive.expected_by_each(model, member.fitted.moved_params, x, t_x, T, scores.horizon_days)
         # Members were fitted on the same customers, so their errors go together.
         error += member.weight * centre * np.sqrt(_log_variance(moved, centre))
-    return np.square(np.divide(error, total, out=np.zeros_like(x), where=total > 0))
+    return np.square(np.divide(error, expected, out=np.zeros_like(x), where=expected > 0))
 
 
 def _spend_log_variance(spend: FittedSpend, x: FloatArray, mean: FloatArray) -> FloatArray:

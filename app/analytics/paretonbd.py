@@ -32,7 +32,7 @@ from app.analytics.fit import (
     maximise_from,
     require_enough,
 )
-from app.analytics.grouping import Groups, distinct, group_customers
+from app.analytics.grouping import FEW, Groups, distinct, group_customers
 from app.analytics.special import (
     RULES,
     TAIL,
@@ -271,12 +271,13 @@ def chance_if_alive(
 ) -> FloatArray:
     """Return P(at least one purchase in the horizon) if alive at T, shape (n,): the density of the next, integrated."""
     r, alpha, s, beta = (params[name] for name in NAMES)
-    x_values, x_index = distinct(x)
-    T_values, T_index = distinct(T)
-    if len(x_values) * len(T_values) < x.size:
-        grid_x, grid_T = (part.ravel() for part in np.meshgrid(x_values, T_values, indexing="ij"))
-        table = chance_if_alive(params, grid_x, grid_T, grid_T, horizon)
-        return np.asarray(table[x_index * len(T_values) + T_index])
+    if x.size > FEW:
+        x_values, x_index = distinct(x)
+        T_values, T_index = distinct(T)
+        if len(x_values) * len(T_values) < x.size:
+            grid_x, grid_T = (part.ravel() for part in np.meshgrid(x_values, T_values, indexing="ij"))
+            table = chance_if_alive(params, grid_x, grid_T, grid_T, horizon)
+            return np.asarray(table[x_index * len(T_values) + T_index])
     shape = r + x
     result: FloatArray = power_integral(alpha, beta, shape + 1, s, T, T + horizon) * (shape / (alpha + T))
     return result

@@ -24,6 +24,7 @@ __all__ = [
     "NotConverged",
     "PurchaseScores",
     "TooLittleData",
+    "chance_of_purchase",
     "discounted_purchases",
     "expected_purchases",
     "fit_model",
@@ -105,21 +106,25 @@ class MemberScores:
 
 @dataclass(frozen=True)
 class PurchaseScores:
-    """Figures of each customer, every array of shape (n,).
+    """Figures of each customer by a fit and a horizon, every array of shape (n,).
 
     Attributes
     ----------
+    frequency, recency_days, T_days : the histories that were scored
     expected_purchases : purchases in (T, T + horizon], undiscounted
     discounted_purchases : the same, discounted to T
     p_alive : probability of not having left by T
-    probability_of_purchase : probability of at least one purchase in the horizon
     members : what the models behind the fit say, in the order of `members`
     """
 
+    fitted: FittedModel
+    horizon_days: float
+    frequency: FloatArray
+    recency_days: FloatArray
+    T_days: FloatArray
     expected_purchases: FloatArray
     discounted_purchases: FloatArray
     p_alive: FloatArray
-    probability_of_purchase: FloatArray
     members: tuple[MemberScores, ...]
 
 
@@ -189,7 +194,7 @@ def score(
     horizon_days: float,
     annual_rate: float = 0.10,
 ) -> PurchaseScores:
-    """Return all purchase figures of each customer at once, the cheapest way to more than one of them.
+    """Return the purchase figures of each customer at once, the cheapest way to more than one of them.
 
     Parameters
     ----------
@@ -208,20 +213,17 @@ def score(
     """
     x, t_x, T = check_customers(frequency, recency_days, T_days)
     ends, coefficients = discount_steps(horizon_days, annual_rate)
-    horizon = float(horizon_days)
-    total = np.zeros((4, x.size))
+    expected, discounted, alive_by_all = np.zeros((3, x.size))
     each = []
     for member, weight in members(fitted, x):
         model, params = MODELS[member.model], member.params
         alive = model.p_alive(params, x, t_x, T)
         growth = model.growth_if_alive(params, x, t_x, T, ends, coefficients)
         each.append(MemberScores(member, np.broadcast_to(weight, x.shape), alive, alive * growth[:, 0]))
-        total[0] += weight * each[-1].expected_purchases
-        total[1] += weight * alive * growth[:, 1]
-        total[2] += weight * alive
-        total[3] += weight * alive * model.chance_if_alive(params, x, t_x, T, horizon)
-    expected, discounted, alive, chance = total
-    return PurchaseScores(expected, discounted, alive, chance, tuple(each))
+        expected += weight * each[-1].expected_purchases
+        discounted += weight * alive * growth[:, 1]
+        alive_by_all += weight * alive
+    return PurchaseScores(fitted, float(horizon_days), x, t_x, T, expected, discounted, alive_by_all, tuple(each))
 
 
 def expected_by_each(
@@ -304,25 +306,25 @@ def p_alive(fitted: FittedModel, frequency: ArrayLike, recency_days: ArrayLike, 
 
 
 def probability_of_purchase(
-    fitted: FittedModel,
-    frequency: ArrayLike,
-    recency_days: ArrayLike,
-    T_days: ArrayLike,
-    horizon_days: float,
-    *,
-    scores: PurchaseScores | None = None,
+    fitted: FittedModel, frequency: ArrayLike, recency_days: ArrayLike, T_days: ArrayLike, horizon_days: float
 ) -> FloatArray:
-    """Return P(at least one purchase day in the horizon after T) of each customer, shape (n,), in [0, 1].
-
-    ``scores`` are those of the same customers, over whatever horizon, where they are known already.
-    """
+    """Return P(at least one purchase day in the horizon after T) of each customer, shape (n,), in [0, 1]."""
     x, t_x, T = check_customers(frequency, recency_days, T_days)
-    known = scores.members if scores is not None else None
     total = np.zeros_like(x)
-    for place, (member, weight) in enumerate(members(fitted, x)):
+    for member, weight in members(fitted, x):
         model, params = MODELS[member.model], member.params
-        alive = known[place].p_alive if known is not None else model.p_alive(params, x, t_x, T)
+        alive = model.p_alive(params, x, t_x, T)
         total += weight * alive * model.chance_if_alive(params, x, t_x, T, float(horizon_days))
+    return total
+
+
+def chance_of_purchase(scores: PurchaseScores, horizon_days: float) -> FloatArray:
+    """Return `probability_of_purchase` of customers who are scored already, over whatever horizon, shape (n,)."""
+    x, t_x, T = scores.frequency, scores.recency_days, scores.T_days
+    total = np.zeros_like(x)
+    for each in scores.members:
+        model, params = MODELS[each.fitted.model], each.fitted.params
+        total += each.weight * each.p_alive * model.chance_if_alive(params, x, t_x, T, float(horizon_days))
     return total
 
 

@@ -1,16 +1,19 @@
 """Values that are remembered are those that would be computed."""
 
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from app.analytics import predictive, remembered, tabulation
-from app.analytics.clv import ClvFit, mean_purchase_value, value_clv
+from app.analytics.clv import ClvFit
 from app.analytics.gamma_gamma import fit_spend
 from app.analytics.remembered import RememberedValues
 from app.analytics.summary import CustomerFigures
 from app.analytics.textbook import TextbookFit, TextbookGroup
+from app.analytics.valuation import mean_purchase_value, value_clv, value_histories
 
 RATES: dict[str, Any] = {"discount_rate": 0.1, "interval_level": 0.9, "churn_horizon_days": 180}
 AS_OF_DAY = 20_000
@@ -58,6 +61,11 @@ def customers(size: int, seed: int, regularity: int = 1) -> CustomerFigures:
     )
 
 
+def rows_of(figures: CustomerFigures, rows: NDArray[np.intp]) -> CustomerFigures:
+    columns = (field.name for field in fields(figures) if field.name != "as_of_day")
+    return replace(figures, **{name: getattr(figures, name)[rows] for name in columns})
+
+
 @pytest.fixture(scope="module", params=["bg_nbd", "mbg_nbd", "pareto_nbd", "mbg_cnbd_k"])
 def fit(request: pytest.FixtureRequest) -> ClvFit:
     return fit_of(request.param)
@@ -87,7 +95,7 @@ def test_remembered_values_are_those_that_a_run_computes(fit: ClvFit, horizon_da
     expected = value_clv(fit, figures, segment, horizon_days=horizon_days, **RATES)
     memory = RememberedValues()
     for begin, end in ((0, 1), (1, 17), (0, 400), (390, 400)):
-        part = remembered._rows_of(figures, np.arange(begin, end))
+        part = rows_of(figures, np.arange(begin, end))
         found = memory.value("run", fit, part, horizon_days=horizon_days, **RATES)
         for name in found.__slots__:
             np.testing.assert_allclose(
@@ -98,18 +106,21 @@ def test_remembered_values_are_those_that_a_run_computes(fit: ClvFit, horizon_da
 def test_a_history_is_valued_once(fit: ClvFit, monkeypatch: pytest.MonkeyPatch) -> None:
     valued: list[int] = []
 
-    def counting(fit: ClvFit, figures: CustomerFigures, *arguments: Any, **options: Any) -> Any:
-        valued.append(figures.order_count.size)
-        return value_clv(fit, figures, *arguments, **options)
+    def counting(fit: ClvFit, frequency: NDArray[np.float64], *arguments: Any, **options: Any) -> Any:
+        valued.append(frequency.size)
+        return value_histories(fit, frequency, *arguments, **options)
 
-    monkeypatch.setattr(remembered, "value_clv", counting)
+    monkeypatch.setattr(remembered, "value_histories", counting)
     memory = RememberedValues()
-    one = remembered._rows_of(customers(50, 3), np.repeat(np.arange(5), 4))
+    one = rows_of(customers(50, 3), np.repeat(np.arange(5), 4))
+    spent = one.net_spend * np.arange(1, 21)
+    one = replace(one, net_spend=spent, order_spend=spent)
+    assert np.unique(np.stack([one.frequency, one.recency_days, one.T_days])[:, one.has_order], axis=1).shape[1] == 4
     for name in ("run", "run", "another run"):
         memory.value(name, fit, one, horizon_days=365, **RATES)
-    assert valued == [5, 5]
+    assert valued == [4, 4]
     memory.value("run", fit, one, horizon_days=30, **RATES)
-    assert valued == [5, 5, 5]
+    assert valued == [4, 4, 4]
 
 
 def test_what_is_remembered_is_bounded_and_stays_right(fit: ClvFit, monkeypatch: pytest.MonkeyPatch) -> None:

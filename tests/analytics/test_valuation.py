@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.analytics import predictive, remembered, tabulation
-from app.analytics.clv import ClvFit, ClvValues, value_clv
+from app.analytics import predictive, tabulation
+from app.analytics.clv import ClvFit
 from app.analytics.fit import Component, FittedModel
 from app.analytics.gamma_gamma import FittedSpend
 from app.analytics.summary import CustomerFigures
 from app.analytics.tabulation import KeptTables
-from tests.analytics.test_remembered import customers, fit_of
+from app.analytics.valuation import ClvValues, value_clv
+from tests.analytics.test_remembered import customers, fit_of, rows_of
 
 RATES: dict[str, Any] = {
     "horizon_days": 365,
@@ -47,7 +48,7 @@ def fits() -> dict[str, ClvFit]:
 def shared(size: int, most_cost: float) -> CustomerFigures:
     """Customers of few histories, each with money of their own: costs are up to so large a share of what is spent."""
     random = np.random.default_rng(3)
-    figures = remembered._rows_of(customers(20, 3), random.integers(0, 20, size))
+    figures = rows_of(customers(20, 3), random.integers(0, 20, size))
     net, first_day = (spend * random.uniform(0.5, 2.0, size) for spend in (figures.net_spend, figures.first_day_spend))
     first_day = np.minimum(net, first_day)
     cost = random.uniform(0.0, most_cost, size)
@@ -77,9 +78,10 @@ NAMES = (*MEMBERS, "blend", "blend without a memory of timing", "credible mean",
 def test_customers_who_share_a_history_are_valued_as_each_alone(fits: dict[str, ClvFit], name: str) -> None:
     figures = shared(40, 2.0 if name == "negative margins" else 0.9)
     assert not figures.has_order.all()
-    alone = [valued(fits[name], remembered._rows_of(figures, np.array([row]))) for row in range(40)]
+    alone = [valued(fits[name], rows_of(figures, np.array([row]))) for row in range(40)]
     together = valued(fits[name], figures)
-    assert_same(together, ClvValues.joined(alone))
+    joined = (np.concatenate([getattr(one, figure) for one in alone]) for figure in ClvValues.__slots__)
+    assert_same(together, ClvValues(*joined))
     assert (together.interval_low <= together.interval_high)[figures.has_order].all()
 
 
@@ -110,7 +112,7 @@ def test_parts_of_a_population_share_tables_and_get_the_same_values(
     kept = KeptTables().of("run")
     random = np.random.default_rng(6)
     for rows in np.array_split(random.permutation(600), 3):
-        found = valued(fits[name], remembered._rows_of(figures, rows), kept=kept)
+        found = valued(fits[name], rows_of(figures, rows), kept=kept)
         assert_same(found, ClvValues(*(getattr(expected, figure)[rows] for figure in ClvValues.__slots__)))
     assert kept.tables._cells
 
