@@ -241,7 +241,13 @@ def _scores_of_the_run(
 ) -> dict[str, ScoreRow]:
     """The run's own scores of those whose figures, and whose day, are those that it scored: the same would come of
     them. No interaction speaks of these customers."""
-    scored = {one: before for one in customer_ids if (before := rows[one].before) is not None}
+    orders = "order_count" if settings.rfm.window_days is None else "window_order_count"
+    scored = {
+        one: before
+        for one in customer_ids
+        # Most of those who ordered since are told by their number of orders, without a look at all figures.
+        if (before := rows[one].before) and before.scores.order_count == ((rows[one].figures or {}).get(orders) or 0)
+    }
     if not scored:
         return {}
     digests = _population(list(scored), rows, as_of_day, settings).digests().tolist()
