@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from app.api.protocol import ProblemProtocol
 
@@ -27,7 +27,7 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 @asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[tuple[uvicorn.Server, int]]:
+async def serving(app: ASGIApp) -> AsyncIterator[tuple[uvicorn.Server, int]]:
     """A server of the app in this process, and its port."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", http=ProblemProtocol, ws="none"))
     task = asyncio.create_task(server.serve())

@@ -33,12 +33,48 @@ MOST_HEAD_BYTES = 65_536
 LINGER_SECONDS = 1.0
 """How long a refused connection stays open for the client to see the answer."""
 
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class _Answers:
+    """A connection as answers are written to it: the head of each is held until its body begins, and goes with it.
+
+    Written one after the other, a small answer would be two calls of the system, two packets, and would wake its
+    client twice.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+        self._in_body = False
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._in_body or data == _CONTINUE:
+            self._transport.write(data)
+        elif self._head is None:
+            self._head = data
+        else:
+            self._transport.writelines((self._head, data))
+            self._head, self._in_body = None, True
+
+    def end(self) -> None:
+        """What is written next is the head of another answer."""
+        if self._head is not None:
+            self._transport.write(self._head)
+        self._head, self._in_body = None, False
+
+    def close(self) -> None:
+        self.end()
+        self._transport.close()
+
 
 class ProblemProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with bounds on what it waits for, and problems in the place of plain text."""
+    """uvicorn's protocol with bounds on what it waits for, problems in the place of plain text, and whole answers."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._answers = _Answers(transport)
         self._begun_at: float | None = self.loop.time()
         self._in_head = True
         self._refused = False
@@ -70,12 +106,18 @@ class ProblemProtocol(HttpToolsProtocol):
         self._in_head = False
         self._begun_at, self._received = self.loop.time(), 0
         super().on_headers_complete()
-        if self._ending and self.cycle is not None:
-            self.cycle.keep_alive = False
+        if self.cycle is not None:
+            self.cycle.transport = self._answers  # type: ignore[assignment]  # It has all that a cycle asks for.
+            if self._ending:
+                self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         self._begun_at = None
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._answers.end()
+        super().on_response_complete()
 
     def shutdown(self) -> None:
         """Answer what is being worked on, and what was sent before the client could know that the service ends."""
