@@ -38,7 +38,9 @@ from app.transactions import committed
 
 logger = logging.getLogger(__name__)
 
-BATCH_EVENTS = 10_000
+BATCH_EVENTS = 12_500
+"""A chunk of plain orders as NDJSON has some ten thousand, which go together: a transaction costs what 1,000 do."""
+
 BATCH_ORDERS = 5_000
 MAX_FRUITLESS_STARTS = 20
 """So often an import is begun without getting anywhere, before it is given up: its worker is killed each time."""
