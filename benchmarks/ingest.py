@@ -238,16 +238,17 @@ async def measure(service: Service, orders: int, rounds: int, pgbench_seconds: i
         print("  ".join(f"{name} {value:,.0f}/s" for name, value in figures.items()), flush=True)
 
     for number in range(rounds):
-        first, second = (
-            make_orders(orders, f"a{number}", 1990 + 4 * number),
-            make_orders(orders, f"b{number}", 1992 + 4 * number),
+        # Each comes after all before it, but for those that are to come late.
+        first, second, single = (
+            make_orders(count, f"{name}{number}", year + 6 * number)
+            for name, count, year in (("a", orders, 1990), ("b", orders, 1992), ("s", orders // 25, 1994))
         )
         tell(
             batches=await by_http(url, first),
             copy=await by_copy(database_url, first),
             function=await by_function(database_url, workspace, second),
             late=await by_http(url, make_orders(orders // 4, f"late{number}", 1980)),
-            single=await by_http(url, make_orders(orders // 25, f"s{number}", 2022), 1, SINGLES),
+            single=await by_http(url, single, 1, SINGLES),
             pgbench=await asyncio.to_thread(by_pgbench, service.folder, pgbench_seconds),
         )
     events, lines = make_orders(2 * orders, "ndjson", 2018), make_orders(2 * orders, "csv", 2020)

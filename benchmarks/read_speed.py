@@ -1,9 +1,9 @@
 """Reads of one customer's value, beside a bare FastAPI + asyncpg point read on the same server, in one run.
 
-The service as the launcher starts it (embedded server, one web process); the bare read in a uvicorn process with the
-same loop and protocol; a load client in a process of its own with keep-alive connections. Rounds alternate, and what is
-told is the ratio of the medians. `--feast PYTHON` (or FEAST_PYTHON) names an interpreter that has Feast, whose online
-store is then served from the same PostgreSQL, too.
+The service as the launcher starts it (embedded server, one web process); the bare read in uvicorn as it comes, with the
+same loop and parser; a load client in a process of its own with keep-alive connections. Rounds alternate, and what is
+told is the ratio of the medians. `--feast PYTHON` (or FEAST_PYTHON) names an interpreter that has Feast, whose
+online store is then served from the same PostgreSQL, too.
 
     python -m benchmarks.read_speed [--small] [--customers 20000] [--rounds 5] [--seconds 2] [--feast PYTHON]
 """

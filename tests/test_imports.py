@@ -531,6 +531,21 @@ async def test_an_import_cut_short_goes_on_where_it_stopped(
     assert (await summary(client, "c-2"))["order_count"] == 30
 
 
+async def test_an_import_that_was_begun_with_other_batches_fails_and_can_be_sent_again(
+    client: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "BATCH_EVENTS", 4)
+    events = ndjson(*(order(f"e-{number}") for number in range(8)))
+    import_id = (await send(client, events)).json()["id"]
+    with pytest.raises(queue.Interrupted):
+        await execution.run_import_job(engine, import_id.encode(), SetSoon(asked=0))
+    monkeypatch.setattr(execution, "BATCH_EVENTS", 8)
+    begun = await work(client, engine, import_id)
+    assert (begun["status"], begun["counts"]["accepted"]) == ("failed", 4)
+    again = await work(client, engine, (await send(client, events)).json()["id"])
+    assert (again["status"], again["counts"]["accepted"], again["counts"]["duplicates"]) == ("succeeded", 4, 4)
+
+
 async def test_two_workers_at_one_import_count_nothing_twice(
     client: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

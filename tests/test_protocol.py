@@ -1,124 +1,143 @@
 """How answers are written to a connection."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
-from app.api import protocol
+from app.api.protocol import ProblemProtocol
 from tests import raw_http
 
 
-class Written:
-    """A transport that notes each call of the system."""
+class Written(asyncio.Transport):
+    """A connection that notes each call of the system."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: list[bytes] = []
+        self.is_closed = False
 
-    def write(self, data: bytes) -> None:
-        self.calls.append(data)
+    def write(self, data: Any) -> None:
+        self.calls.append(bytes(data))
 
-    def writelines(self, pieces: Any) -> None:
-        self.calls.append(b"".join(pieces))
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        self.write(b"".join(list_of_data))
 
-    def is_closing(self) -> bool:
-        return False
+    def write_eof(self) -> None:
+        pass
 
     def close(self) -> None:
-        self.calls.append(b"(closed)")
+        self.is_closed = True
 
+    def is_closing(self) -> bool:
+        return self.is_closed
 
-def answers() -> tuple[Written, Any]:
-    transport = Written()
-    return transport, protocol._Answers(transport)  # type: ignore[arg-type]
+    def get_write_buffer_size(self) -> int:
+        return 0
 
+    def pause_reading(self) -> None:
+        pass
 
-def test_an_answer_is_written_at_once() -> None:
-    transport, connection = answers()
-    for number in (b"1", b"2"):
-        connection.write(b"head %b, " % number)
-        connection.write(b"body")
-        connection.end()
-    assert transport.calls == [b"head 1, body", b"head 2, body"]
-
-
-def test_a_streamed_answer_is_written_as_it_comes() -> None:
-    transport, connection = answers()
-    for piece in (b"head, ", b"first, ", b"second, ", b"last"):
-        connection.write(piece)
-    connection.end()
-    assert transport.calls == [b"head, first, ", b"second, ", b"last"]
-
-
-def test_a_head_without_a_body_is_written_when_it_ends() -> None:
-    transport, connection = answers()
-    connection.write(b"head")
-    connection.end()
-    connection.write(b"another")
-    connection.close()
-    assert transport.calls == [b"head", b"another", b"(closed)"]
+    def resume_reading(self) -> None:
+        pass
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers as the path says; ``/echo`` with what it was sent."""
+    """Answers with its path, or as that says; ``/echo`` with what it was sent."""
     if scope["type"] != "http":
         return
-    body = (await receive())["body"] if scope["path"] == "/echo" else scope["path"].encode()
-    if scope["path"] == "/slow":
-        await asyncio.sleep(0.05)
-    status = 204 if scope["path"] == "/nothing" else 200
-    headers = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
+    path = scope["path"]
+    body = (await receive())["body"] if path == "/echo" else path.encode()
+    status = 204 if path == "/nothing" else 200
+    headers = [] if path in ("/nothing", "/streamed") else [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    if scope["path"] == "/broken":
+    if path == "/broken":
+        await asyncio.sleep(0.01)
         raise RuntimeError("no body for this head")
-    await send({"type": "http.response.body", "body": b"" if status == 204 else body})
+    if path == "/streamed":
+        for piece in (b"one", b"two"):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b"" if headers == [] else body})
 
 
-async def exchange(*sent: bytes) -> bytes:
-    """What comes back for what is sent piece after piece, until the connection is closed."""
-    async with raw_http.serving(app) as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for piece in sent:
-            writer.write(piece)
-            await asyncio.sleep(0.1)
-        writer.write(b"GET /end HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        told = await asyncio.wait_for(reader.read(), 5)
-        writer.close()
-        return told
+def connect() -> tuple[Written, ProblemProtocol]:
+    transport = Written()
+    config = uvicorn.Config(app, log_level="critical", http=ProblemProtocol, ws="none", loop="none")
+    config.load()
+    protocol = ProblemProtocol(config=config, server_state=ServerState(), app_state={})
+    protocol.connection_made(transport)
+    return transport, protocol
 
 
-async def test_requests_that_are_sent_together_are_answered_in_order() -> None:
-    sent = b"".join(b"%b HTTP/1.1\r\nHost: x\r\n\r\n" % line for line in (b"GET /slow", b"HEAD /head", b"GET /nothing"))
-    answered = (await exchange(sent)).split(b"HTTP/1.1 ")[1:]
-    assert [answer[:3] for answer in answered] == [b"200", b"200", b"204", b"200"]
-    assert [answer.partition(b"\r\n\r\n")[2] for answer in answered] == [b"/slow", b"", b"", b"/end"]
+def request(line: str, *more: str) -> bytes:
+    return "\r\n".join((f"{line} HTTP/1.1", "Host: x", *more, "", "")).encode()
 
 
-async def test_each_answer_of_a_connection_comes_in_one_piece_and_none_waits_for_the_next() -> None:
-    async with raw_http.serving(app) as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for line, body in ((b"HEAD /head", b""), (b"GET /first", b"/first"), (b"GET /second", b"/second")):
-            writer.write(line + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-            answered = await asyncio.wait_for(reader.read(65_536), 5)
-            assert answered.startswith(b"HTTP/1.1 200 OK\r\n")
-            assert answered.endswith(b"\r\n\r\n" + body)
-        writer.close()
+def body_of(answer: bytes) -> bytes:
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+async def written(*lines: str) -> list[bytes]:
+    """The calls of the system that answer requests which are sent together."""
+    transport, protocol = connect()
+    protocol.data_received(b"".join(map(request, lines)))
+    await asyncio.sleep(0.05)
+    protocol.connection_lost(None)
+    return transport.calls
+
+
+@pytest.mark.parametrize(
+    ("line", "body"), [("GET /some", b"/some"), ("HEAD /some", b""), ("GET /nothing", b""), ("GET /broken", b"")]
+)
+async def test_an_answer_is_written_at_once(line: str, body: bytes) -> None:
+    (answer,) = await written(line)
+    assert answer.startswith(b"HTTP/1.1 20")
+    assert body_of(answer) == body
+
+
+async def test_requests_that_are_sent_together_are_answered_in_order_and_each_at_once() -> None:
+    answers = await written("GET /first", "HEAD /second", "GET /nothing", "GET /last")
+    assert [answer[9:12] for answer in answers] == [b"200", b"200", b"204", b"200"]
+    assert [body_of(answer) for answer in answers] == [b"/first", b"", b"", b"/last"]
+
+
+async def test_a_streamed_answer_is_written_as_it_comes() -> None:
+    begun, *rest = await written("GET /streamed")
+    assert body_of(begun) == b"3\r\none\r\n"
+    assert rest == [b"3\r\ntwo\r\n", b"0\r\n\r\n"]
 
 
 async def test_a_client_that_asks_whether_to_go_on_is_told_before_it_sends() -> None:
-    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
     async with raw_http.serving(app) as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(head)
+        writer.write(request("POST /echo", "Content-Length: 4", "Expect: 100-continue"))
         assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"body")
         assert await asyncio.wait_for(raw_http.read_answer(reader), 5) == (200, b"body")
         writer.close()
 
 
-async def test_a_head_whose_body_fails_is_told_before_the_connection_ends(caplog: pytest.LogCaptureFixture) -> None:
-    answered = await exchange(b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert answered.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert answered.endswith(b"\r\n\r\n")
-    assert answered.count(b"HTTP/1.1 ") == 1
+async def test_nothing_is_written_to_a_client_that_has_gone() -> None:
+    transport, protocol = connect()
+    protocol.data_received(request("GET /broken"))
+    await asyncio.sleep(0)
+    transport.is_closed = True
+    protocol.connection_lost(None)
+    await asyncio.sleep(0.05)
+    assert transport.calls == []
+
+
+async def test_nothing_follows_a_refusal() -> None:
+    transport, protocol = connect()
+    protocol.data_received(request("GET /broken"))
+    await asyncio.sleep(0)
+    protocol.data_received(b"\x00 this is no HTTP\r\n\r\n")
+    await asyncio.sleep(0.05)
+    (refusal,) = transport.calls
+    assert refusal.startswith(b"HTTP/1.1 400 ")
+    assert body_of(refusal).endswith(b"}")
+    protocol.connection_lost(None)

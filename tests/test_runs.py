@@ -81,10 +81,11 @@ def scorings(monkeypatch: Any) -> list[list[str]]:
     return found
 
 
+@pytest.mark.parametrize("window_days", [None, 100])
 async def test_live_and_cached_values_are_the_same_number(
-    shop: Client, engine: AsyncEngine, computed: bool, scorings: list[list[str]]
+    shop: Client, engine: AsyncEngine, computed: bool, scorings: list[list[str]], window_days: int | None
 ) -> None:
-    done = await run(shop, engine)
+    done = await run(shop, engine, settings={"rfm": {"window_days": window_days}})
     assert (done["status"], done["customers"], done["progress"]) == ("succeeded", 31, 1.0)
     page = await shop.get("/v1/values", limit=1000)
     assert page["run_id"] == done["id"]

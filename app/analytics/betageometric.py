@@ -279,7 +279,7 @@ def expected_at(
     # All expansions are of log(1 + w) over the same span, so that they have as many terms each.
     span = float(np.log1p(horizon / alpha.min()))
     thetas = tuple((point["r"], point["a"], point["b"] + shift) for point in points)
-    asked = (_expansions_of_one(thetas, frequency, span) for frequency in x.tolist())
+    asked = (_expansions_by_each(thetas, frequency, span) for frequency in x.tolist())
     ones = [one for one in asked if one is not None]
     if len(ones) < x.size:
         return None
@@ -313,8 +313,11 @@ def _expansion_of_one(r: float, a: float, b: float, x: float, span: float) -> tu
 
 
 @lru_cache(maxsize=4_096)
-def _expansions_of_one(thetas: tuple[tuple[float, float, float], ...], x: float, span: float) -> FloatArray | None:
-    """Return the expansions of one frequency by several (r, a, b), shape (p, k); None where one does not hold."""
+def _expansions_by_each(thetas: tuple[tuple[float, float, float], ...], x: float, span: float) -> FloatArray | None:
+    """Return the expansions of one frequency by several (r, a, b), shape (p, k); None where one does not hold.
+
+    All that are kept take about 8 MB.
+    """
     ones = [_expansions(*theta, np.array([x]), span) for theta in thetas]
     return np.concatenate([found for found, _ in ones]) if all(smooth.all() for _, smooth in ones) else None
 

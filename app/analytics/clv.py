@@ -37,7 +37,7 @@ class ClvFit:
     contest : the record of the contest, where the model was chosen by one.
     calibration : how the model, fitted to an earlier part of the time, forecast the rest; see ``backtest``.
     medians : of the population's ``frequency``, ``days_since_last_order``, ``T_days`` and, among those who bought
-        again, ``monetary_value``; see ``drivers``.
+        again, ``monetary_value``; see ``valuation.drivers``.
     fallback_reason, fallback_detail : why the textbook serves though a predictive model was asked for.
     """
 

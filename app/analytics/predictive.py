@@ -106,10 +106,11 @@ class MemberScores:
 
 @dataclass(frozen=True)
 class PurchaseScores:
-    """Figures of each customer by a fit and a horizon, every array of shape (n,).
+    """Figures of each customer, every array of shape (n,).
 
     Attributes
     ----------
+    fitted, horizon_days : what they are scored by
     frequency, recency_days, T_days : the histories that were scored
     expected_purchases : purchases in (T, T + horizon], undiscounted
     discounted_purchases : the same, discounted to T

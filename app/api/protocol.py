@@ -1,4 +1,4 @@
-"""The HTTP protocol of the web processes, for clients that send no HTTP, or send and read it too slowly.
+"""The HTTP protocol of the web processes: whole answers, and clients that send no HTTP, or send and read it too slowly.
 
 Each connection notes when a request began and how much of it came. Once a second one sweep looks at all of them, so
 patience costs a request next to nothing, and thousands of slow connections cost a walk over thousands of numbers.
@@ -40,7 +40,7 @@ class _Answers:
     """A connection as answers are written to it: the head of each is held until its body begins, and goes with it.
 
     Written one after the other, a small answer would be two calls of the system, two packets, and would wake its
-    client twice.
+    client twice. The price: the head of a streamed answer comes with its first piece.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -65,7 +65,8 @@ class _Answers:
         self._head, self._in_body = None, False
 
     def close(self) -> None:
-        self.end()
+        if not self.is_closing():
+            self.end()
         self._transport.close()
 
 
@@ -177,6 +178,8 @@ class ProblemProtocol(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[status] + head + b"\r\n" + bytes(response.body))
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
+            # Nothing may follow, not even a head that is held.
+            self.cycle.transport = self.transport
             self.cycle.message_event.set()
         # A client that is still sending would see a closed connection as broken, and never see the answer.
         self._refused = True

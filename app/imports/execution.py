@@ -38,8 +38,8 @@ from app.transactions import committed
 
 logger = logging.getLogger(__name__)
 
-BATCH_EVENTS = 12_500
-"""A chunk of plain orders as NDJSON has some ten thousand, which go together: a transaction costs what 1,000 do."""
+BATCH_EVENTS = 10_000
+"""Of a chunk that was begun, the number of batches done is stored: with another bound it would mean other events."""
 
 BATCH_ORDERS = 5_000
 MAX_FRUITLESS_STARTS = 20
@@ -151,6 +151,9 @@ class _Work:
         try:
             while self._chunk < self._chunk_count:
                 batches = await upcoming
+                if self._batch >= len(batches):
+                    # Better a failed import, which can be sent again, than one that leaves out what is not stored.
+                    raise RuntimeError(f"chunk {self._chunk} has {len(batches)} batches, and {self._batch} are done")
                 upcoming = asyncio.ensure_future(self._read_chunk(self._chunk + 1))
                 while self._batch < len(batches):
                     is_last = self._batch == len(batches) - 1
