@@ -16,7 +16,7 @@ from app.few_customers import latest_days, population_of
 from app.fits import Fits
 from app.labels import Language
 from app.population import Population, day_number
-from app.scoring import FittedRun, ScoreRow, score_population
+from app.scoring import FittedRun, ScoreRow, score_population, valuation_terms
 from app.shared_reads import SharedReads
 from app.store import interactions as interaction_store
 from app.store import populations as population_store
@@ -279,15 +279,8 @@ def _scores(found: _Figures) -> list[ScoreRow]:
     settings, run, population = found.settings, found.run, found.population()
     clv = None
     if run and run.fitted.clv.purchases:
-        clv = _REMEMBERED_VALUES.value(
-            run.name,
-            run.fitted.clv,
-            population.arrays,
-            horizon_days=found.horizon_days,
-            discount_rate=settings.clv.discount_rate,
-            interval_level=settings.clv.interval_level,
-            churn_horizon_days=settings.churn.horizon_days,
-        )
+        terms = valuation_terms(settings, found.horizon_days)
+        clv = _REMEMBERED_VALUES.value(run.name, run.fitted.clv, population.arrays, terms)
     rows = score_population(
         population,
         settings,

@@ -22,7 +22,7 @@ from app.analytics.rfm import RfmFit, score_rfm, score_text
 from app.analytics.signals import SUBTYPES, TYPES
 from app.analytics.summary import CustomerFigures
 from app.analytics.tabulation import TablesOfFit
-from app.analytics.valuation import ClvValues, value_clv
+from app.analytics.valuation import ClvValues, ValuationTerms, value_clv
 from app.churn_typing import ChurnFit, ChurnTypes, Interactions, expert_weights, silent_types, type_customers
 from app.population import Population, as_floats
 from app.score_columns import Column, Documents, Moneys, Names, RealLists, Reals, ScoreColumns, Wholes
@@ -67,15 +67,12 @@ def value_customers(
     kept: TablesOfFit | None = None,
 ) -> ClvValues:
     """Value customers by a fit and their segments; see ``value_clv``."""
-    return value_clv(
-        fit,
-        figures,
-        segment,
-        horizon_days=horizon_days,
-        discount_rate=settings.clv.discount_rate,
-        interval_level=settings.clv.interval_level,
-        churn_horizon_days=settings.churn.horizon_days,
-        kept=kept,
+    return value_clv(fit, figures, segment, valuation_terms(settings, horizon_days), kept)
+
+
+def valuation_terms(settings: WorkspaceSettings, horizon_days: int) -> ValuationTerms:
+    return ValuationTerms(
+        horizon_days, settings.clv.discount_rate, settings.clv.interval_level, settings.churn.horizon_days
     )
 
 

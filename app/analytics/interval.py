@@ -158,7 +158,7 @@ def purchase_interval(
     _check_level(level)
     low, high = np.empty_like(x), np.empty_like(x)
     tail = (1 - level) / 2
-    alive = _alive_by_member(fitted, x, t_x, T)
+    alive = [share for _, share in predictive.alive_by_member(fitted, x, t_x, T)]
     for block in blocks(fitted, x, t_x, T, float(horizon_days), count_table):
         for rows, cell, chances in _pieces(block, alive):
             mixed, base, none = _mixture(block, cell, chances)
@@ -189,7 +189,7 @@ def value_probability(
     unit = purchase_value(spend, x, mean)
     share = np.divide(observed, unit, out=np.zeros_like(x), where=unit > 0)
     upto = np.empty_like(x)
-    alive = _alive_by_member(fitted, x, t_x, T)
+    alive = [share for _, share in predictive.alive_by_member(fitted, x, t_x, T)]
     for block in blocks(fitted, x, t_x, T, float(horizon_days), value_table(spend)):
         for rows, cell, chances in _pieces(block, alive):
             mixed, base, none = _mixture(block, cell, chances)
@@ -203,14 +203,6 @@ def value_probability(
             between = mixed[index, left] * (1 - part) + mixed[index, left + 1] * part
             upto[rows] = base + np.where(share[rows] > 0, between, none)
     return np.where(share > 0, upto, 0.0), upto
-
-
-def _alive_by_member(fitted: FittedModel, x: FloatArray, t_x: FloatArray, T: FloatArray) -> list[FloatArray]:
-    """Return the weight of each member times its P(alive), shape (n,)."""
-    return [
-        weight * predictive.MODELS[member.model].p_alive(member.params, x, t_x, T)
-        for member, weight in predictive.members(fitted, x)
-    ]
 
 
 def _pieces(block: Block, alive: Sequence[FloatArray]) -> Iterator[tuple[IntArray, IntArray, list[FloatArray]]]:

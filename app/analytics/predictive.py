@@ -6,7 +6,7 @@ any number of customers; a customer's figure does not depend on who else is scor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -301,9 +301,19 @@ def p_alive(fitted: FittedModel, frequency: ArrayLike, recency_days: ArrayLike, 
     """Return the probability of not having left by T of each customer, shape (n,), in [0, 1]; it may underflow to 0."""
     x, t_x, T = check_customers(frequency, recency_days, T_days)
     total = np.zeros_like(x)
-    for member, weight in members(fitted, x):
-        total += weight * MODELS[member.model].p_alive(member.params, x, t_x, T)
+    for _, share in alive_by_member(fitted, x, t_x, T):
+        total += share
     return total
+
+
+def alive_by_member(
+    fitted: FittedModel, x: FloatArray, t_x: FloatArray, T: FloatArray
+) -> list[tuple[FittedModel, FloatArray]]:
+    """Return the models behind a fit, in the order of `members`, and of each its weight times P(alive), shape (n,)."""
+    return [
+        (member, weight * MODELS[member.model].p_alive(member.params, x, t_x, T))
+        for member, weight in members(fitted, x)
+    ]
 
 
 def probability_of_purchase(
@@ -311,21 +321,22 @@ def probability_of_purchase(
 ) -> FloatArray:
     """Return P(at least one purchase day in the horizon after T) of each customer, shape (n,), in [0, 1]."""
     x, t_x, T = check_customers(frequency, recency_days, T_days)
-    total = np.zeros_like(x)
-    for member, weight in members(fitted, x):
-        model, params = MODELS[member.model], member.params
-        alive = model.p_alive(params, x, t_x, T)
-        total += weight * alive * model.chance_if_alive(params, x, t_x, T, float(horizon_days))
-    return total
+    return _chance(alive_by_member(fitted, x, t_x, T), x, t_x, T, float(horizon_days))
 
 
 def chance_of_purchase(scores: PurchaseScores, horizon_days: float) -> FloatArray:
     """Return `probability_of_purchase` of customers who are scored already, over whatever horizon, shape (n,)."""
-    x, t_x, T = scores.frequency, scores.recency_days, scores.T_days
+    alive = ((each.fitted, each.weight * each.p_alive) for each in scores.members)
+    return _chance(alive, scores.frequency, scores.recency_days, scores.T_days, float(horizon_days))
+
+
+def _chance(
+    alive: Iterable[tuple[FittedModel, FloatArray]], x: FloatArray, t_x: FloatArray, T: FloatArray, horizon: float
+) -> FloatArray:
+    """Return the sum over models of the chance to be alive by each, weighted, times that to purchase if so."""
     total = np.zeros_like(x)
-    for each in scores.members:
-        model, params = MODELS[each.fitted.model], each.fitted.params
-        total += each.weight * each.p_alive * model.chance_if_alive(params, x, t_x, T, float(horizon_days))
+    for member, share in alive:
+        total += share * MODELS[member.model].chance_if_alive(member.params, x, t_x, T, horizon)
     return total
 
 

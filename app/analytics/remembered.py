@@ -15,7 +15,7 @@ import numpy as np
 from app.analytics.clv import ClvFit
 from app.analytics.summary import CustomerFigures
 from app.analytics.tabulation import KeptTables
-from app.analytics.valuation import ClvValues, HistoryValues, value_histories, value_spending
+from app.analytics.valuation import ClvValues, HistoryValues, ValuationTerms, value_histories, value_spending
 from app.bounded import forget_oldest
 
 MOST_HISTORIES = 65_536
@@ -30,45 +30,28 @@ class RememberedValues:
         self._tables = KeptTables()
         self._lock = Lock()
 
-    def value(
-        self,
-        name: Hashable,
-        fit: ClvFit,
-        figures: CustomerFigures,
-        *,
-        horizon_days: int,
-        discount_rate: float,
-        interval_level: float,
-        churn_horizon_days: int,
-    ) -> ClvValues:
+    def value(self, name: Hashable, fit: ClvFit, figures: CustomerFigures, terms: ValuationTerms) -> ClvValues:
         """The same as `value_clv` of a predictive fit.
 
         Parameters
         ----------
-        name : of the fit and its rates, told apart from all others that are asked for.
+        name : of the fit, told apart from all others that are asked for.
         fit : with a predictive model; the textbook's values are looked up faster than remembered.
         """
         buyers = np.flatnonzero(figures.has_order)
         columns = [column[buyers] for column in (figures.frequency, figures.recency_days, figures.T_days)]
         histories = list(zip(*(column.tolist() for column in columns), strict=True))
-        known = {history: self._known.get((name, horizon_days, history)) for history in histories}
+        known = {history: self._known.get((name, terms, history)) for history in histories}
         missing = [history for history, values in known.items() if values is None]
         if missing:
-            new = value_histories(
-                fit,
-                *np.array(missing, dtype=np.float64).T,
-                horizon_days=horizon_days,
-                discount_rate=discount_rate,
-                interval_level=interval_level,
-                churn_horizon_days=churn_horizon_days,
-                kept=self._tables.of((name, horizon_days)),
-            )
+            x, t_x, T = np.array(missing, dtype=np.float64).T
+            new = value_histories(fit, x, t_x, T, terms, self._tables.of((name, terms.horizon_days)))
             found = dict(zip(missing, map(tuple, new.to_columns().T.tolist()), strict=True))
             known |= found
             with self._lock:
-                self._known.update(((name, horizon_days, history), values) for history, values in found.items())
+                self._known.update(((name, terms, history), values) for history, values in found.items())
                 forget_oldest(self._known, MOST_HISTORIES)
         if not histories:
             return ClvValues.unknown(figures.has_order.size)
         rows = np.array([known[history] for history in histories], dtype=np.float64)
-        return value_spending(fit, figures, buyers, HistoryValues.from_columns(interval_level, rows.T))
+        return value_spending(fit, figures, buyers, HistoryValues.from_columns(terms.interval_level, rows.T))

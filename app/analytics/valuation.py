@@ -19,6 +19,17 @@ from app.analytics.textbook import Basis, value_textbook
 
 
 @dataclass(frozen=True, slots=True)
+class ValuationTerms:
+    """What a valuation is asked for: the days that it looks ahead, the discount a year, the level of the interval in
+    (0, 1), and the days without a purchase that are churn."""
+
+    horizon_days: int
+    discount_rate: float
+    interval_level: float
+    churn_horizon_days: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClvValues:
     """Values of n customers: float64 arrays (n,), NaN for null. Money in currency units.
 
@@ -82,11 +93,7 @@ def value_histories(
     frequency: NDArray[np.float64],
     recency_days: NDArray[np.float64],
     T_days: NDArray[np.float64],
-    *,
-    horizon_days: int,
-    discount_rate: float,
-    interval_level: float,
-    churn_horizon_days: int,
+    terms: ValuationTerms,
     kept: TablesOfFit | None = None,
 ) -> HistoryValues:
     """Value histories, arrays (n,), by a predictive model; nearly all of the work is here.
@@ -95,12 +102,12 @@ def value_histories(
     population share; see ``history_interval``. Raises ``ValueError`` for a fit without a predictive model.
     """
     purchases, spend = _predictive(fit)
-    scores = predictive.score(purchases, frequency, recency_days, T_days, horizon_days, discount_rate)
+    scores = predictive.score(purchases, frequency, recency_days, T_days, terms.horizon_days, terms.discount_rate)
     return HistoryValues(
         # Where margins are negative, the interval is that of revenue, moved and stretched in proportion.
-        history_interval(scores, fit.spread or spend, interval_level, kept),
+        history_interval(scores, fit.spread or spend, terms.interval_level, kept),
         scores.p_alive,
-        1.0 - predictive.chance_of_purchase(scores, churn_horizon_days),
+        1.0 - predictive.chance_of_purchase(scores, terms.churn_horizon_days),
     )
 
 
@@ -144,11 +151,7 @@ def value_clv(
     fit: ClvFit,
     figures: CustomerFigures,
     segment: NDArray[np.int8],
-    *,
-    horizon_days: int,
-    discount_rate: float,
-    interval_level: float,
-    churn_horizon_days: int,
+    terms: ValuationTerms,
     kept: TablesOfFit | None = None,
 ) -> ClvValues:
     """Value customers by a fit; rows in any order. All is null without a counted order.
@@ -157,7 +160,9 @@ def value_clv(
     discounted, and tells neither interval nor probabilities. ``kept`` is as in ``value_histories``.
     """
     if fit.purchases is None or not figures.has_order.any():
-        values = value_textbook(fit.textbook, segment=segment, has_order=figures.has_order, horizon_days=horizon_days)
+        values = value_textbook(
+            fit.textbook, segment=segment, has_order=figures.has_order, horizon_days=terms.horizon_days
+        )
         told = {field.name: getattr(values, field.name) for field in fields(values)}
         return replace(ClvValues.unknown(segment.size), **told)
     buyers = np.flatnonzero(figures.has_order)
@@ -166,16 +171,9 @@ def value_clv(
     # Counts and days are whole and T is the largest: a history packs into one machine word.
     days = np.int64(T.max()) + 1
     _, first, of = np.unique((x * days + T) * days + t_x, return_index=True, return_inverse=True)
-    distinct = value_histories(
-        fit,
-        *(column[first].astype(np.float64) for column in (x, t_x, T)),
-        horizon_days=horizon_days,
-        discount_rate=discount_rate,
-        interval_level=interval_level,
-        churn_horizon_days=churn_horizon_days,
-        kept=kept,
-    )
-    histories = HistoryValues.from_columns(interval_level, distinct.to_columns()[:, of])
+    frequency, recency_days, T_days = (column[first].astype(np.float64) for column in (x, t_x, T))
+    distinct = value_histories(fit, frequency, recency_days, T_days, terms, kept)
+    histories = HistoryValues.from_columns(terms.interval_level, distinct.to_columns()[:, of])
     return value_spending(fit, figures, buyers, histories)
 
 

@@ -13,9 +13,9 @@ from app.analytics.gamma_gamma import fit_spend
 from app.analytics.remembered import RememberedValues
 from app.analytics.summary import CustomerFigures
 from app.analytics.textbook import TextbookFit, TextbookGroup
-from app.analytics.valuation import mean_purchase_value, value_clv, value_histories
+from app.analytics.valuation import ValuationTerms, mean_purchase_value, value_clv, value_histories
 
-RATES: dict[str, Any] = {"discount_rate": 0.1, "interval_level": 0.9, "churn_horizon_days": 180}
+TERMS = ValuationTerms(horizon_days=365, discount_rate=0.1, interval_level=0.9, churn_horizon_days=180)
 AS_OF_DAY = 20_000
 
 
@@ -90,13 +90,13 @@ def fit_of(model: str) -> ClvFit:
 
 @pytest.mark.parametrize("horizon_days", [30, 365])
 def test_remembered_values_are_those_that_a_run_computes(fit: ClvFit, horizon_days: int) -> None:
-    figures = customers(400, 2)
+    figures, terms = customers(400, 2), replace(TERMS, horizon_days=horizon_days)
     segment = np.zeros(400, dtype=np.int8)
-    expected = value_clv(fit, figures, segment, horizon_days=horizon_days, **RATES)
+    expected = value_clv(fit, figures, segment, terms)
     memory = RememberedValues()
     for begin, end in ((0, 1), (1, 17), (0, 400), (390, 400)):
         part = rows_of(figures, np.arange(begin, end))
-        found = memory.value("run", fit, part, horizon_days=horizon_days, **RATES)
+        found = memory.value("run", fit, part, terms)
         for name in found.__slots__:
             np.testing.assert_allclose(
                 getattr(found, name), getattr(expected, name)[begin:end], rtol=1e-10, atol=1e-12, err_msg=name
@@ -117,10 +117,12 @@ def test_a_history_is_valued_once(fit: ClvFit, monkeypatch: pytest.MonkeyPatch) 
     one = replace(one, net_spend=spent, order_spend=spent)
     assert np.unique(np.stack([one.frequency, one.recency_days, one.T_days])[:, one.has_order], axis=1).shape[1] == 4
     for name in ("run", "run", "another run"):
-        memory.value(name, fit, one, horizon_days=365, **RATES)
+        memory.value(name, fit, one, TERMS)
     assert valued == [4, 4]
-    memory.value("run", fit, one, horizon_days=30, **RATES)
+    memory.value("run", fit, one, replace(TERMS, horizon_days=30))
     assert valued == [4, 4, 4]
+    memory.value("run", fit, one, replace(TERMS, interval_level=0.8))
+    assert valued == [4, 4, 4, 4]
 
 
 def test_what_is_remembered_is_bounded_and_stays_right(fit: ClvFit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,10 +130,10 @@ def test_what_is_remembered_is_bounded_and_stays_right(fit: ClvFit, monkeypatch:
     monkeypatch.setattr(tabulation, "MOST_CELLS", 5)
     monkeypatch.setattr(tabulation, "MOST_SHELVES", 2)
     figures = customers(60, 4)
-    expected = value_clv(fit, figures, np.zeros(60, dtype=np.int8), horizon_days=365, **RATES)
+    expected = value_clv(fit, figures, np.zeros(60, dtype=np.int8), TERMS)
     memory = RememberedValues()
     for _ in range(2):
-        found = memory.value("run", fit, figures, horizon_days=365, **RATES)
+        found = memory.value("run", fit, figures, TERMS)
         np.testing.assert_allclose(found.interval_high, expected.interval_high, rtol=1e-10)
         assert len(memory._known) == 7
         assert (len(memory._tables._cells), len(memory._tables._shelves)) == (5, 2)

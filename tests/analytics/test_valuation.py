@@ -13,14 +13,8 @@ from app.analytics.gamma_gamma import FittedSpend
 from app.analytics.summary import CustomerFigures
 from app.analytics.tabulation import KeptTables
 from app.analytics.valuation import ClvValues, value_clv
-from tests.analytics.test_remembered import customers, fit_of, rows_of
+from tests.analytics.test_remembered import TERMS, customers, fit_of, rows_of
 
-RATES: dict[str, Any] = {
-    "horizon_days": 365,
-    "discount_rate": 0.1,
-    "interval_level": 0.9,
-    "churn_horizon_days": 180,
-}
 MEMBERS = ("bg_nbd", "mbg_nbd", "pareto_nbd", "mbg_cnbd_k")
 
 
@@ -63,7 +57,7 @@ def shared(size: int, most_cost: float) -> CustomerFigures:
 
 
 def valued(fit: ClvFit, figures: CustomerFigures, **options: Any) -> ClvValues:
-    return value_clv(fit, figures, np.zeros(figures.order_count.size, dtype=np.int8), **RATES, **options)
+    return value_clv(fit, figures, np.zeros(figures.order_count.size, dtype=np.int8), TERMS, **options)
 
 
 def assert_same(found: ClvValues, expected: ClvValues) -> None:
