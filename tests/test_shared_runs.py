@@ -271,6 +271,25 @@ async def test_a_run_whose_worker_is_killed_goes_on_where_it_was(
     assert await index_columns(engine) == undisturbed
 
 
+@pytest.mark.one_server
+async def test_the_server_vacuums_the_table_of_a_run_once_that_is_done(
+    shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vacuum in the midst of it holds up indexes and attaching for a second, until the server ends it."""
+    options: list[list[str] | None] = []
+
+    async def look() -> None:
+        async with engine.connect() as connection:
+            tables = "SELECT reloptions FROM pg_class WHERE relname LIKE 'scores_run_%' AND relkind = 'r'"
+            options.append((await connection.execute(text(f"{tables} ORDER BY oid DESC LIMIT 1"))).scalar_one())
+
+    for step in ("make_index", "attach_partition"):
+        meanwhile(monkeypatch, score_store, step, 1, look)
+    await run(shop, engine)
+    await look()
+    assert options == [["autovacuum_enabled=false"], ["autovacuum_enabled=false"], None]
+
+
 async def test_a_part_whose_worker_dies_is_done_by_the_leader(
     shop: Client, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

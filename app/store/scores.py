@@ -57,9 +57,14 @@ def table_of(partition: int) -> str:
 
 
 async def make_partition(connection: AsyncConnection, partition: int) -> None:
-    """A table for one run's scores, without indexes yet, so that it loads fast (see ``app/store/score_lists.py``)."""
+    """A table for one run's scores, without indexes yet, so that it loads fast (see ``app/store/score_lists.py``).
+
+    Until it is attached no vacuum begins by itself: an index that is to be made waits for one, and so does attaching.
+    """
     name = table_of(partition)
-    await connection.execute(text(f"CREATE TABLE {name} (LIKE scores INCLUDING DEFAULTS)"))
+    await connection.execute(
+        text(f"CREATE TABLE {name} (LIKE scores INCLUDING DEFAULTS) WITH (autovacuum_enabled = false)")
+    )
     # With this check, attaching need not read the rows again.
     await connection.execute(text(f"ALTER TABLE {name} ADD CHECK (partition = {int(partition)})"))
     # On a cluster the rows then go to their shards at once, and stay there when it is attached.
@@ -88,6 +93,7 @@ async def attach_partition(connection: AsyncConnection, partition: int) -> None:
     await connection.execute(
         text(f"ALTER TABLE scores ATTACH PARTITION {table_of(partition)} FOR VALUES IN ({int(partition)})")
     )
+    await connection.execute(text(f"ALTER TABLE {table_of(partition)} RESET (autovacuum_enabled)"))
 
 
 async def drop_scores(connection: AsyncConnection, workspace_id: int, run_id: int, partition: int) -> None:
