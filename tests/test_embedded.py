@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from app import embedded
-from app.embedded import binaries, server
+from app.embedded import binaries, memory, server
 from app.embedded.folder import LONGEST_SOCKET_DIR, PROJECT_DIR, account_for, temporary_folder
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root lends the server another user")
@@ -272,3 +272,29 @@ def test_a_temporary_server_leaves_nothing() -> None:
     with embedded.temporary_server() as running:
         assert fetch(running.url, "SELECT 1") == 1
     assert not running.data_dir.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "shared_buffers"), [(0.5, "128MB"), (2, "256MB"), (8, "1024MB"), (16, "2048MB"), (256, "2048MB")]
+)
+def test_the_server_takes_an_eighth_of_the_memory_within_bounds(gigabytes: float, shared_buffers: str) -> None:
+    assert memory.memory_settings(int(gigabytes * 2**30))["shared_buffers"] == shared_buffers
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"), [("2147483648\n", 2**31), ("max\n", None), (f"{2**63 - 4096}\n", None), (None, None)]
+)
+def test_a_container_has_the_memory_that_it_is_allowed(tmp_path: Path, said: str | None, limit: int | None) -> None:
+    file = tmp_path / "memory.max"
+    if said is not None:
+        file.write_text(said)
+    assert memory.memory_bytes([file]) == (limit or memory.memory_bytes([]))
+
+
+def test_a_server_starts_with_the_memory_of_the_machine(data_dir: Path) -> None:
+    served = embedded.start(data_dir, postgres_settings={"fsync": "off"})
+    try:
+        megabytes = fetch(served.url, "SELECT pg_size_bytes(current_setting('shared_buffers')) / (1 << 20)")
+    finally:
+        embedded.stop(served)
+    assert f"{megabytes}MB" == memory.memory_settings(memory.memory_bytes())["shared_buffers"]

@@ -28,6 +28,7 @@ from app.embedded.folder import (
     temporary_folder,
     try_lock,
 )
+from app.embedded.memory import memory_bytes, memory_settings
 
 DATABASE = "perennial"
 CLUSTER = f"postgresql-{MAJOR_VERSION}"
@@ -48,8 +49,6 @@ POSTGRES_SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "max_connections": "100",
-    "shared_buffers": "256MB",
-    "effective_cache_size": "1GB",
     "work_mem": "16MB",
     "maintenance_work_mem": "128MB",
     "random_page_cost": "1.1",
@@ -59,10 +58,11 @@ POSTGRES_SETTINGS = {
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",
-    # Room for bulk ingest between checkpoints, yet a replay of seconds after a hard stop.
+    # Room for bulk ingest between checkpoints, yet a replay of seconds after a hard stop. After a checkpoint the first
+    # change of any page is logged with the whole page, so checkpoints that come too often double what is written.
     "wal_level": "replica",
     "min_wal_size": "128MB",
-    "max_wal_size": "1GB",
+    "max_wal_size": "2GB",
     "checkpoint_timeout": "10min",
     # A new database gathers statistics within seconds of its first events, or plans would not fit their number.
     "autovacuum_naptime": "10s",
@@ -96,7 +96,7 @@ def start(data_dir: Path, *, postgres_settings: Mapping[str, str] | None = None)
 
     `postgres_settings` go over those of the product. The server ends with this process (on Linux), or by `stop`.
     """
-    settings = POSTGRES_SETTINGS | dict(postgres_settings or {})
+    settings = {**POSTGRES_SETTINGS, **memory_settings(memory_bytes()), **(postgres_settings or {})}
     data_dir = data_dir.absolute().resolve()
     account = account_for(data_dir / CLUSTER)
     try:
