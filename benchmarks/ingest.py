@@ -7,7 +7,8 @@ many customers come as they happened, one after another.
   connections, into a table with the keys of `events` (by event, by order); and beside our own recording of the same
   batches in this process, without HTTP;
 - late batches, for orientation: the same, but each order is dated before the customer's last one;
-- an import of a file of them, NDJSON and CSV, from the first byte sent to `succeeded`; beside the COPY in one go;
+- an import of a file of twice as many, NDJSON and CSV, from the first byte sent to `succeeded`; beside the COPY in one
+  go;
 - single events, one a request from 64 connections; beside one-row inserts by pgbench from 64 connections;
 - the next order of a customer with 10,000 orders; beside that of a customer with 10.
 
@@ -251,12 +252,14 @@ async def measure(service: Service, orders: int, rounds: int, pgbench_seconds: i
             single=await by_http(url, single, 1, SINGLES),
             pgbench=await asyncio.to_thread(by_pgbench, service.folder, pgbench_seconds),
         )
-    events, lines = make_orders(2 * orders, "ndjson", 2018), make_orders(2 * orders, "csv", 2020)
-    tell(
-        ndjson=await by_import(url, as_ndjson(events), "application/x-ndjson", "/v1/imports", len(events)),
-        at_once=await by_copy(database_url, events, None),
-        csv=await by_import(url, as_csv(lines), "text/csv", f"/v1/imports?mapping={quote(MAPPING)}", len(lines)),
-    )
+    for number in range(rounds):
+        year = 2010 + 4 * number
+        events, lines = make_orders(2 * orders, f"n{number}", year), make_orders(2 * orders, f"c{number}", year + 2)
+        tell(
+            ndjson=await by_import(url, as_ndjson(events), "application/x-ndjson", "/v1/imports", len(events)),
+            at_once=await by_copy(database_url, events, None),
+            csv=await by_import(url, as_csv(lines), "text/csv", f"/v1/imports?mapping={quote(MAPPING)}", len(lines)),
+        )
     for customer, count in (("c-ten", 10), ("c-ten-thousand", 10_000)):
         history = [{**order, "customer_id": customer} for order in make_orders(count, customer, 2023)]
         await by_http(url, history, connections=1)

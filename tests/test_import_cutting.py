@@ -31,13 +31,16 @@ def rows(content: bytes) -> list[list[str]]:
     return list(csv.reader(io.StringIO(content.decode(), newline="\n")))
 
 
-@given(table=table, piece_bytes=st.integers(1, 40), chunk_bytes=st.integers(1, 60))
-def test_chunks_hold_the_records_of_the_whole(table: list[list[str]], piece_bytes: int, chunk_bytes: int) -> None:
+@given(table=table, piece_bytes=st.integers(1, 40), chunk_bytes=st.integers(1, 60), chunk_lines=st.integers(1, 9))
+def test_chunks_hold_the_records_of_the_whole(
+    table: list[list[str]], piece_bytes: int, chunk_bytes: int, chunk_lines: int
+) -> None:
     written = io.StringIO()
     csv.writer(written).writerows(table)
     content = written.getvalue().encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cutting, "CHUNK_BYTES", chunk_bytes)
+        patch.setattr(cutting, "CHUNK_LINES", chunk_lines)
         chunks = cut(RecordCutter(","), content, piece_bytes)
     assert b"".join(chunk.content for chunk in chunks) == content
     assert list(itertools.chain.from_iterable(rows(chunk.content) for chunk in chunks)) == rows(content)
@@ -45,6 +48,15 @@ def test_chunks_hold_the_records_of_the_whole(table: list[list[str]], piece_byte
     for chunk in chunks:
         assert chunk.first_line == line
         line += chunk.content.count(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("record", "records"), [(b"short,record\n", 8_500), (b'"of\nthree\nlines",5\n', 2_834), (b"x" * 499 + b"\n", 3_500)]
+)
+def test_a_chunk_is_of_so_many_lines_or_bytes_that_it_is_stored_at_once(record: bytes, records: int) -> None:
+    a_piece = 100
+    *whole, _ = cut(RecordCutter(","), record * 30_000, a_piece * len(record))
+    assert {records <= chunk.content.count(record) < records + a_piece for chunk in whole} == {True}
 
 
 def test_a_quote_within_a_field_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

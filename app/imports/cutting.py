@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from app.errors import MalformedBody
 
 CHUNK_BYTES = 1_750_000
-"""Some nine thousand plain orders as NDJSON: one batch."""
+"""Some nine thousand plain orders as NDJSON."""
+
+CHUNK_LINES = 8_500
+"""With what else comes in the last piece, still one batch: one is stored while the next is read."""
 
 MAX_RECORD_BYTES = 1_000_000
 
@@ -31,19 +34,22 @@ class RecordCutter:
     def __init__(self, csv_delimiter: str | None = None) -> None:
         self._delimiter = csv_delimiter.encode() if csv_delimiter else None
         self._rest = bytearray()
+        self._rest_lines = 0
         self._line = 1
         self.received_bytes = 0
 
     @property
     def line(self) -> int:
         """The line reached: the last one of which anything has come."""
-        return self._line + self._rest.count(b"\n") - (1 if self._rest.endswith(b"\n") or not self._rest else 0)
+        return self._line + self._rest_lines - (1 if self._rest.endswith(b"\n") or not self._rest else 0)
 
     def feed(self, piece: bytes) -> Chunk | None:
         """Take a piece in; a chunk, once there is enough for one."""
         self._rest += piece
+        self._rest_lines += piece.count(b"\n")
         self.received_bytes += len(piece)
-        return self._cut() if len(self._rest) >= CHUNK_BYTES else None
+        is_enough = len(self._rest) >= CHUNK_BYTES or self._rest_lines >= CHUNK_LINES
+        return self._cut() if is_enough else None
 
     def finish(self) -> Chunk | None:
         """What remains at the end of the file, whose last line may lack its line feed."""
@@ -51,6 +57,7 @@ class RecordCutter:
             return None
         if not self._rest.endswith(b"\n"):
             self._rest += b"\n"
+            self._rest_lines += 1
         end = self._last_end()
         if end < len(self._rest):
             self._refuse_open_quote(end)
@@ -64,7 +71,9 @@ class RecordCutter:
             return None
         chunk = Chunk(self._line, bytes(self._rest[:end]))
         del self._rest[:end]
-        self._line += chunk.content.count(b"\n")
+        lines = chunk.content.count(b"\n")
+        self._line += lines
+        self._rest_lines -= lines
         return chunk
 
     def _refuse_open_quote(self, end: int) -> None:
