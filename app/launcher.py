@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from app import embedded
 from app.embedded.child import request_signal_on_parent_death, signalled_on_parent_death
 from app.embedded.folder import PROJECT_DIR
-from app.settings import Settings
+from app.settings import Settings, unknown_settings
 
 POLL_INTERVAL = 0.1
 BIND_PATIENCE = 2.0
@@ -97,6 +97,8 @@ def _run(settings: Settings) -> int:
 
 
 def _read_settings() -> Settings:
+    for name, meant in unknown_settings(os.environ).items():
+        _say(f"{name} is not a setting, and changes nothing." + (f" Is {meant} meant?" if meant else ""))
     try:
         return Settings()
     except ValidationError as error:

@@ -4,18 +4,28 @@ Names begin with ``PERENNIAL_``, but for ``PORT`` and ``WEB_CONCURRENCY``, which
 Settings of a workspace (cut points, horizons, models) live in the database instead: see ``app.workspace_settings``.
 """
 
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+_PREFIX = "PERENNIAL_"
+
+# The key of clients, tests, and what Kubernetes sets where the name of a service begins with perennial.
+_OF_OTHERS = re.compile(
+    r"PERENNIAL_(KEY|TEST_.+|(.+_)?SERVICE_(HOST|PORT.*)|(.+_)?PORT_\d.*)=|PERENNIAL_(.+_)?PORT=\w+://", re.IGNORECASE
+)
+
 
 class Settings(BaseSettings):
     """What the operator of this process decides."""
 
     # An empty variable is one that is not set.
-    model_config = SettingsConfigDict(env_prefix="PERENNIAL_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, frozen=True)
 
     database_url: str | None = Field(
         default=None,
@@ -75,3 +85,25 @@ class Settings(BaseSettings):
         description="For tests only: be ready even where the database may lose commits in a crash "
         "(`fsync`, `full_page_writes` or `synchronous_commit` off).",
     )
+
+
+def variable_names() -> list[str]:
+    """The names of all settings, as the environment has them."""
+    return [
+        str(field.validation_alias.choices[0])
+        if isinstance(field.validation_alias, AliasChoices)
+        else _PREFIX + name.upper()
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def unknown_settings(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """Variables that look like settings and are none, each with the setting that may be meant, if any comes close."""
+    known = {name.removeprefix(_PREFIX): name for name in variable_names()}
+    unknown: dict[str, str | None] = {}
+    for name in sorted(environment):
+        looks_like_one = name.upper().startswith(_PREFIX) and not _OF_OTHERS.match(f"{name}={environment[name]}")
+        bare = name.upper().removeprefix(_PREFIX)
+        if looks_like_one and known.get(bare) != name.upper():
+            unknown[name] = next((known[close] for close in get_close_matches(bare, known, n=1)), None)
+    return unknown

@@ -9,7 +9,8 @@ many customers come as they happened, one after another.
 - late batches, for orientation: the same, but each order is dated before the customer's last one;
 - an import of a file of twice as many, NDJSON and CSV, from the first byte sent to `succeeded`; beside the COPY in one
   go;
-- single events, one a request from 64 connections; beside one-row inserts by pgbench from 64 connections;
+- single events, one a request from 64 connections; beside one-row inserts by pgbench from 64 connections; and the same
+  with two web processes, on a service of their own;
 - the next order of a customer with 10,000 orders; beside that of a customer with 10.
 
     python -m benchmarks.ingest [--orders 100000] [--rounds 3] [--small]
@@ -140,6 +141,15 @@ async def by_function(database_url: str, workspace: Workspace, orders: list[dict
     return len(orders) / seconds
 
 
+async def make_bare_table(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(
+        "CREATE TABLE bare_events (LIKE events INCLUDING DEFAULTS,"
+        " PRIMARY KEY (workspace_id, customer_id, event_id), UNIQUE (workspace_id, customer_id, order_id))"
+    )
+    await connection.close()
+
+
 async def by_copy(database_url: str, orders: list[dict[str, Any]], a_commit: int | None = A_REQUEST) -> float:
     """Rows a second by bare COPY, so many a commit over 4 connections; None: in one go over one."""
     rows = prepare(Workspace(1, "bare", "USD", ZoneInfo("UTC"), bytes(32)), orders, datetime.now(UTC))[0].rows
@@ -150,10 +160,6 @@ async def by_copy(database_url: str, orders: list[dict[str, Any]], a_commit: int
             await connection.copy_records_to_table("bare_events", records=batch, columns=EventRow._fields)
 
     connections = [await asyncpg.connect(database_url) for _ in range(CONNECTIONS if a_commit else 1)]
-    await connections[0].execute(
-        "CREATE TABLE IF NOT EXISTS bare_events (LIKE events INCLUDING DEFAULTS,"
-        " PRIMARY KEY (workspace_id, customer_id, event_id), UNIQUE (workspace_id, customer_id, order_id))"
-    )
     begun = time.perf_counter()
     await asyncio.gather(*map(copy, connections))
     seconds = time.perf_counter() - begun
@@ -231,6 +237,7 @@ async def measure(service: Service, orders: int, rounds: int, pgbench_seconds: i
     """The figures, medians over the rounds; the next order of a customer is sent so many ``times``."""
     url, database_url = service.url, service.database_url
     workspace = Workspace(1, "default", "USD", ZoneInfo("UTC"), bytes(32))
+    await make_bare_table(database_url)
     found: dict[str, list[float]] = {}
 
     def tell(**figures: float) -> None:
@@ -278,6 +285,18 @@ async def measure(service: Service, orders: int, rounds: int, pgbench_seconds: i
     ]
 
 
+async def measure_two_processes(service: Service, events: int, rounds: int, pgbench_seconds: int) -> Figure:
+    """Single events where two web processes share the connections, and each the commits of its own."""
+    await make_bare_table(service.database_url)
+    single, beside = [], []
+    for number in range(rounds):
+        single.append(await by_http(service.url, make_orders(events, f"s{number}", 1994 + 6 * number), 1, SINGLES))
+        beside.append(await asyncio.to_thread(by_pgbench, service.folder, pgbench_seconds))
+        print(f"two web processes: single {single[-1]:,.0f}/s  pgbench {beside[-1]:,.0f}/s", flush=True)
+    middle, middle_beside = statistics.median(single), statistics.median(beside)
+    return Figure("single events, two web processes", "pgbench, 64", middle, middle_beside, "/s", 0.30)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--orders", type=int, default=100_000)
@@ -288,8 +307,12 @@ def main() -> None:
     if arguments.small:
         arguments.orders, arguments.rounds = 8_000, 1
         pgbench_seconds, times = 1, 50
+    orders, rounds = arguments.orders, arguments.rounds
     with served() as service:
-        print(table(uvloop.run(measure(service, arguments.orders, arguments.rounds, pgbench_seconds, times))))
+        figures = uvloop.run(measure(service, orders, rounds, pgbench_seconds, times))
+    with served(WEB_CONCURRENCY="2") as service:
+        figures.append(uvloop.run(measure_two_processes(service, orders // 10, rounds, pgbench_seconds)))
+    print(table(figures))
 
 
 if __name__ == "__main__":

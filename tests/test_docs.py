@@ -3,11 +3,10 @@
 import re
 from pathlib import Path
 
-from pydantic import AliasChoices
 from pydantic_core import PydanticUndefined
 
 from app.main import create_app
-from app.settings import Settings
+from app.settings import Settings, variable_names
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -16,9 +15,7 @@ README = (ROOT / "README.md").read_text()
 def settings_table() -> str:
     """The table of settings as the code has them."""
     rows = ["| variable | default | |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        alias = field.validation_alias
-        variable = str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"PERENNIAL_{name.upper()}"
+    for variable, field in zip(variable_names(), Settings.model_fields.values(), strict=True):
         default = "" if field.default in (None, PydanticUndefined) else f"`{field.default}`"
         rows.append(f"| `{variable}` | {default} | {field.description} |")
     return "\n".join(rows)

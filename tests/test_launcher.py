@@ -159,6 +159,15 @@ def test_invalid_settings_are_told_without_their_values(data_dir: Path) -> None:
     assert "secret" not in launcher.output.read_text()
 
 
+def test_a_variable_that_is_no_setting_is_told_without_its_value(data_dir: Path) -> None:
+    with Launcher(data_dir, PERENNIAL_WEB_CONCURRENCY="secret", PERENNIAL_DATABASE_URL="mysql://host/db") as launcher:
+        launcher.until_printed(
+            "PERENNIAL_WEB_CONCURRENCY is not a setting, and changes nothing. Is WEB_CONCURRENCY meant?"
+        )
+        launcher.process.wait(PATIENCE)
+    assert "secret" not in launcher.output.read_text()
+
+
 def test_an_external_database_is_waited_for(data_dir: Path) -> None:
     # This port is bound but nobody listens: connections are refused.
     with socket.socket() as closed, socket.socket() as free:
