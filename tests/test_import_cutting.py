@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from app.errors import MalformedBody
 from app.imports import cutting
 from app.imports.cutting import Chunk, RecordCutter
+from app.imports.execution import BATCH_EVENTS
 
 cell = st.text(st.sampled_from('ab ",;\n\r'), max_size=6)
 table = st.lists(st.lists(cell, min_size=2, max_size=3), min_size=1, max_size=12)
@@ -51,12 +52,25 @@ def test_chunks_hold_the_records_of_the_whole(
 
 
 @pytest.mark.parametrize(
-    ("record", "records"), [(b"short,record\n", 8_500), (b'"of\nthree\nlines",5\n', 2_834), (b"x" * 499 + b"\n", 3_500)]
+    ("record", "records"), [(b"x" * 59 + b"\n", 8_500), (b'"of\nthree\nlines",5\n', 2_834), (b"x" * 499 + b"\n", 3_500)]
 )
 def test_a_chunk_is_of_so_many_lines_or_bytes_that_it_is_stored_at_once(record: bytes, records: int) -> None:
-    a_piece = 100
-    *whole, _ = cut(RecordCutter(","), record * 30_000, a_piece * len(record))
-    assert {records <= chunk.content.count(record) < records + a_piece for chunk in whole} == {True}
+    *whole, _ = cut(RecordCutter(","), record * 60_000, cutting.PIECE_BYTES)
+    for chunk in whole:
+        assert records <= chunk.content.count(record) <= records + cutting.PIECE_BYTES / len(record)
+        assert chunk.content.count(record) <= BATCH_EVENTS
+
+
+def test_a_field_that_stays_open_is_not_looked_through_for_every_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    look = RecordCutter._last_end
+    monkeypatch.setattr(RecordCutter, "_last_end", lambda self: looks.append(1) or look(self))  # type: ignore[func-returns-value]
+    cutter = RecordCutter(",")
+    cutter.feed(b'a,"' + b'""\n' * (cutting.CHUNK_LINES + 500))
+    assert len(looks) == 1
+    feed_all(cutter, [b"x", b"\n"] * 1_000)
+    assert len(looks) == 1
+    assert cutter.feed(b'"\n' + b"b,c\n" * cutting.CHUNK_LINES) is not None
 
 
 def test_a_quote_within_a_field_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

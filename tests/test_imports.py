@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+import zlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -202,6 +203,25 @@ async def test_type_and_mapping_must_fit_each_other(client: Client) -> None:
         "/v1/imports", params={"mapping": "{}"}, headers={"Content-Type": "application/x-ndjson"}, content=b"{}\n"
     )
     assert response.status_code == 422
+
+
+async def test_a_file_that_comes_in_large_pieces_is_cut_into_chunks_of_one_batch(
+    client: Client, engine: AsyncEngine
+) -> None:
+    lines = [f"o-{number:07},c-{number % 100},2024-05-01T10:00:00+00:00,12.50" for number in range(30_000)]
+    response = await client.http.post(
+        "/v1/imports",
+        params={"mapping": json.dumps(ORDERS)},
+        headers={"Content-Type": "text/csv"},
+        content="\n".join(["order,customer,date,total", *lines, ""]).encode(),
+    )
+    assert response.status_code == 202
+    async with engine.connect() as connection:
+        of_import = text("SELECT content FROM import_chunks WHERE import_id = :id")
+        chunks = (await connection.execute(of_import, {"id": response.json()["id"]})).scalars().all()
+    sizes = [zlib.decompress(chunk).count(b"\n") for chunk in chunks]
+    assert sum(sizes) == 30_000
+    assert max(sizes) <= execution.BATCH_EVENTS
 
 
 async def test_an_upload_that_breaks_off_leaves_nothing(

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from app.errors import MalformedBody
 
 CHUNK_BYTES = 1_750_000
-"""Some nine thousand plain orders as NDJSON."""
-
 CHUNK_LINES = 8_500
-"""With what else comes in the last piece, still one batch: one is stored while the next is read."""
+"""A chunk is cut at either: with what else is in the last piece, it is one batch of plain orders. One chunk is read
+while the one before is stored, so the first should not take long."""
+
+PIECE_BYTES = 65_536
+"""Most that should be fed at a time."""
 
 MAX_RECORD_BYTES = 1_000_000
 
@@ -35,6 +37,7 @@ class RecordCutter:
         self._delimiter = csv_delimiter.encode() if csv_delimiter else None
         self._rest = bytearray()
         self._rest_lines = 0
+        self._untried_lines = 0
         self._line = 1
         self.received_bytes = 0
 
@@ -46,10 +49,15 @@ class RecordCutter:
     def feed(self, piece: bytes) -> Chunk | None:
         """Take a piece in; a chunk, once there is enough for one."""
         self._rest += piece
-        self._rest_lines += piece.count(b"\n")
+        lines = piece.count(b"\n")
+        self._rest_lines += lines
+        self._untried_lines += lines
         self.received_bytes += len(piece)
-        is_enough = len(self._rest) >= CHUNK_BYTES or self._rest_lines >= CHUNK_LINES
-        return self._cut() if is_enough else None
+        if len(self._rest) < CHUNK_BYTES and self._untried_lines < CHUNK_LINES:
+            return None
+        # Also where no record ends yet: to look for its end looks through all of it, which not every piece may cost.
+        self._untried_lines = 0
+        return self._cut()
 
     def finish(self) -> Chunk | None:
         """What remains at the end of the file, whose last line may lack its line feed."""

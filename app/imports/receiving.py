@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.errors import InvalidRequest, MalformedBody
-from app.imports.cutting import Chunk, RecordCutter
+from app.imports.cutting import PIECE_BYTES, Chunk, RecordCutter
 from app.imports.mapping import MAX_COLUMNS, ImportMapping, find_columns
 from app.imports.progress import ImportRecord, record_of
 from app.store import imports as store
@@ -134,10 +134,11 @@ async def _discard(engine: AsyncEngine, import_id: str) -> None:
 
 
 async def _located(stream: AsyncIterator[bytes], cutter: RecordCutter) -> AsyncIterator[bytes]:
-    """The stream; an error in it tells the line that was reached."""
+    """The stream in pieces for the cutter; an error in it tells the line that was reached."""
     try:
         async for piece in stream:
-            yield piece
+            for start in range(0, len(piece), PIECE_BYTES):
+                yield piece[start : start + PIECE_BYTES]
     except MalformedBody as error:
         raise MalformedBody(
             f"{error.detail} It can be read up to line {cutter.line}; nothing was imported.", code=error.code
