@@ -291,6 +291,16 @@ def test_a_container_has_the_memory_that_it_is_allowed(tmp_path: Path, said: str
     assert memory.memory_bytes([file]) == (limit or memory.memory_bytes([]))
 
 
+def test_where_the_memory_is_not_told_it_is_taken_for_two_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> int:
+        raise ValueError(f"unrecognized configuration name {name}")
+
+    monkeypatch.setattr(os, "sysconf", unknown)
+    assert memory.memory_bytes([]) == 2**31
+    monkeypatch.setattr(os, "sysconf", lambda name: -1 if name == "SC_PHYS_PAGES" else 4096)
+    assert memory.memory_bytes([]) == 2**31
+
+
 def test_a_server_starts_with_the_memory_of_the_machine(data_dir: Path) -> None:
     served = embedded.start(data_dir, postgres_settings={"fsync": "off"})
     try:

@@ -58,8 +58,8 @@ POSTGRES_SETTINGS = {
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",
-    # Room for bulk ingest between checkpoints, yet a replay of seconds after a hard stop. After a checkpoint the first
-    # change of any page is logged with the whole page, so checkpoints that come too often double what is written.
+    # Room for bulk ingest between checkpoints, yet a replay of some ten seconds after a hard stop. After a checkpoint
+    # the first change of any page is logged with the whole page, so frequent checkpoints double what is written.
     "wal_level": "replica",
     "min_wal_size": "128MB",
     "max_wal_size": "2GB",
@@ -76,7 +76,13 @@ POSTGRES_SETTINGS = {
 }
 
 # For databases that are thrown away, a test's or that of a check: they need not survive a power cut.
-THROWAWAY_SETTINGS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+# Their plans do not depend on the machine.
+THROWAWAY_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+    "effective_cache_size": "1GB",
+}
 
 
 @dataclass(frozen=True)
