@@ -9,8 +9,8 @@ many customers come as they happened, one after another.
 - late batches, for orientation: the same, but each order is dated before the customer's last one;
 - an import of a file of twice as many, NDJSON and CSV, from the first byte sent to `succeeded`; beside the COPY in one
   go;
-- single events, one a request from 64 connections; beside one-row inserts by pgbench from 64 connections; and the same
-  with two web processes, on a service of their own;
+- single events, one a request from 64 connections; beside one-row inserts by pgbench from 64 connections; and with
+  two web processes, on a service of their own;
 - the next order of a customer with 10,000 orders; beside that of a customer with 10.
 
     python -m benchmarks.ingest [--orders 100000] [--rounds 3] [--small]
@@ -300,7 +300,7 @@ async def measure_two_processes(service: Service, events: int, rounds: int, pgbe
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--orders", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, choices=(1, 2, 3), help="more would come to future orders")
     parser.add_argument("--small", action="store_true", help="8,000 orders, one round")
     arguments = parser.parse_args()
     pgbench_seconds, times = 3, 200
