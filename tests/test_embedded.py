@@ -282,7 +282,7 @@ def test_the_server_takes_an_eighth_of_the_memory_within_bounds(gigabytes: float
 
 
 @pytest.mark.parametrize(
-    ("said", "limit"), [("2147483648\n", 2**31), ("max\n", None), (f"{2**63 - 4096}\n", None), (None, None)]
+    ("said", "limit"), [("268435456\n", 2**28), ("max\n", None), (f"{2**63 - 4096}\n", None), (None, None)]
 )
 def test_a_container_has_the_memory_that_it_is_allowed(tmp_path: Path, said: str | None, limit: int | None) -> None:
     file = tmp_path / "memory.max"

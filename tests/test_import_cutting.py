@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -39,9 +40,9 @@ def test_chunks_hold_the_records_of_the_whole(
     written = io.StringIO()
     csv.writer(written).writerows(table)
     content = written.getvalue().encode()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cutting, "CHUNK_BYTES", chunk_bytes)
-        patch.setattr(cutting, "CHUNK_LINES", chunk_lines)
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(cutting, "CHUNK_BYTES", chunk_bytes)
+        context.setattr(cutting, "CHUNK_LINES", chunk_lines)
         chunks = cut(RecordCutter(","), content, piece_bytes)
     assert b"".join(chunk.content for chunk in chunks) == content
     assert list(itertools.chain.from_iterable(rows(chunk.content) for chunk in chunks)) == rows(content)
@@ -61,16 +62,24 @@ def test_a_chunk_is_of_so_many_lines_or_bytes_that_it_is_stored_at_once(record: 
         assert chunk.content.count(record) <= BATCH_EVENTS
 
 
-def test_a_field_that_stays_open_is_not_looked_through_for_every_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = []
-    look = RecordCutter._last_end
-    monkeypatch.setattr(RecordCutter, "_last_end", lambda self: looks.append(1) or look(self))  # type: ignore[func-returns-value]
+def test_a_field_that_stays_open_is_not_looked_through_for_every_piece() -> None:
     cutter = RecordCutter(",")
-    cutter.feed(b'a,"' + b'""\n' * (cutting.CHUNK_LINES + 500))
-    assert len(looks) == 1
-    feed_all(cutter, [b"x", b"\n"] * 1_000)
-    assert len(looks) == 1
+    with patch.object(cutter, "_last_end", wraps=cutter._last_end) as look:
+        cutter.feed(b'a,"' + b'""\n' * (cutting.CHUNK_LINES + 500))
+        assert look.call_count == 1
+        feed_all(cutter, [b"x", b"\n"] * 1_000)
+        assert look.call_count == 1
     assert cutter.feed(b'"\n' + b"b,c\n" * cutting.CHUNK_LINES) is not None
+
+
+@given(content=st.text("ab\n").map(str.encode), cut_first=st.booleans())
+def test_the_line_reached_is_the_last_of_which_anything_has_come(content: bytes, cut_first: bool) -> None:
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(cutting, "CHUNK_BYTES", 1 if cut_first else 1_000_000)
+        cutter = RecordCutter()
+        cutter.feed(b"one\ntwo\n")
+        cutter.feed(content)
+    assert cutter.line == len((b"one\ntwo\n" + content).splitlines())
 
 
 def test_a_quote_within_a_field_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from app.settings import unknown_settings, variable_names
         ("PERENNIAL_DATABSE_URL", "PERENNIAL_DATABASE_URL"),
         ("PERENNIAL_WEB_CONCURRENCY", "WEB_CONCURRENCY"),
         ("perennial_loglevel", "PERENNIAL_LOG_LEVEL"),
+        ("Perennial_Xyzzy_Quux_Plugh_Fnord", None),
         ("PERENNIAL_PORT", "PORT"),
         ("PERENNIAL_XYZZY_QUUX_PLUGH_FNORD", None),
     ],

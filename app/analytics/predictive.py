@@ -268,14 +268,8 @@ def expected_purchases(
 
     At (0, 0, 0) it is the expectation of a customer who has just bought for the first time.
     """
-    x, t_x, T = check_customers(frequency, recency_days, T_days)
     ends, coefficients = discount_steps(horizon_days, 0.0)
-    total = np.zeros_like(x)
-    for member, weight in members(fitted, x):
-        model, params = MODELS[member.model], member.params
-        growth = model.growth_if_alive(params, x, t_x, T, ends[-1:], coefficients[-1:, :1])
-        total += weight * model.p_alive(params, x, t_x, T) * growth[:, 0]
-    return total
+    return _growth(fitted, frequency, recency_days, T_days, ends[-1:], coefficients[-1:, :1])
 
 
 def discounted_purchases(
@@ -287,13 +281,23 @@ def discounted_purchases(
     annual_rate: float = 0.10,
 ) -> FloatArray:
     """Return sum_j (E(t_j) - E(t_{j-1})) (1 + annual_rate)^(-t_j / 365), t_j = 30, 60, ..., horizon, shape (n,)."""
-    x, t_x, T = check_customers(frequency, recency_days, T_days)
     ends, coefficients = discount_steps(horizon_days, annual_rate)
+    return _growth(fitted, frequency, recency_days, T_days, ends, coefficients[:, 1:])
+
+
+def _growth(
+    fitted: FittedModel,
+    frequency: ArrayLike,
+    recency_days: ArrayLike,
+    T_days: ArrayLike,
+    ends: FloatArray,
+    coefficients: FloatArray,
+) -> FloatArray:
+    """Return the sum over j of coefficients (k, 1) times E(t_j) of each customer, shape (n,)."""
+    x, t_x, T = check_customers(frequency, recency_days, T_days)
     total = np.zeros_like(x)
-    for member, weight in members(fitted, x):
-        model, params = MODELS[member.model], member.params
-        growth = model.growth_if_alive(params, x, t_x, T, ends, coefficients[:, 1:])
-        total += weight * model.p_alive(params, x, t_x, T) * growth[:, 0]
+    for member, share in alive_by_member(fitted, x, t_x, T):
+        total += share * MODELS[member.model].growth_if_alive(member.params, x, t_x, T, ends, coefficients)[:, 0]
     return total
 
 

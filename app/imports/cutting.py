@@ -36,7 +36,6 @@ class RecordCutter:
     def __init__(self, csv_delimiter: str | None = None) -> None:
         self._delimiter = csv_delimiter.encode() if csv_delimiter else None
         self._rest = bytearray()
-        self._rest_lines = 0
         self._untried_lines = 0
         self._line = 1
         self.received_bytes = 0
@@ -44,14 +43,12 @@ class RecordCutter:
     @property
     def line(self) -> int:
         """The line reached: the last one of which anything has come."""
-        return self._line + self._rest_lines - (1 if self._rest.endswith(b"\n") or not self._rest else 0)
+        return self._line + self._rest.count(b"\n") - (1 if self._rest.endswith(b"\n") or not self._rest else 0)
 
     def feed(self, piece: bytes) -> Chunk | None:
         """Take a piece in; a chunk, once there is enough for one."""
         self._rest += piece
-        lines = piece.count(b"\n")
-        self._rest_lines += lines
-        self._untried_lines += lines
+        self._untried_lines += piece.count(b"\n")
         self.received_bytes += len(piece)
         if len(self._rest) < CHUNK_BYTES and self._untried_lines < CHUNK_LINES:
             return None
@@ -65,7 +62,6 @@ class RecordCutter:
             return None
         if not self._rest.endswith(b"\n"):
             self._rest += b"\n"
-            self._rest_lines += 1
         end = self._last_end()
         if end < len(self._rest):
             self._refuse_open_quote(end)
@@ -79,9 +75,7 @@ class RecordCutter:
             return None
         chunk = Chunk(self._line, bytes(self._rest[:end]))
         del self._rest[:end]
-        lines = chunk.content.count(b"\n")
-        self._line += lines
-        self._rest_lines -= lines
+        self._line += chunk.content.count(b"\n")
         return chunk
 
     def _refuse_open_quote(self, end: int) -> None:
