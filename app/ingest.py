@@ -6,19 +6,19 @@ and so the flush of the log that every commit waits for: while one is on its way
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from itertools import islice
+from typing import Any, Literal, TypeAlias
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.candidates import Candidates, prepare
 from app.recording import StoredForm, Verdict, form_ahead, record_rows
 from app.rejections import Rejection
 from app.store.engine import is_outage
-from app.store.events import EventRow
 from app.store.workspaces import Workspace
+from app.threads import apart_if
 from app.transactions import committed
 
 INLINE_BYTES = 50_000
@@ -26,6 +26,9 @@ INLINE_BYTES = 50_000
 
 SHARED_EVENTS = 100
 """Batches of at most so many events share a transaction, which has at most ten times as many."""
+
+Outcome: TypeAlias = Literal["accepted", "duplicate"] | Rejection
+"""What became of an item of a batch."""
 
 
 @dataclass(slots=True)
@@ -39,17 +42,26 @@ class Receipt:
         return len(self.errors)
 
 
-def receipt_for(candidates: Candidates, verdicts: Sequence[Verdict], rejections: Sequence[Rejection]) -> Receipt:
-    """The receipt of a batch: the verdicts on its valid events, and the rejections of the others, by their place."""
-    errors = [
+def refusals(candidates: Candidates, verdicts: Sequence[Verdict]) -> list[Rejection]:
+    """The valid events that were not taken."""
+    return [
         Rejection(place, row.event_id, *verdict)
         for place, row, verdict in zip(candidates.places, candidates.rows, verdicts, strict=True)
         if not isinstance(verdict, str)
     ]
-    errors += rejections
-    return Receipt(
-        verdicts.count("accepted"), verdicts.count("duplicate"), sorted(errors, key=lambda error: error.index)
-    )
+
+
+def _outcomes(candidates: Candidates, verdicts: Sequence[Verdict], rejections: Sequence[Rejection]) -> list[Outcome]:
+    """In the order of the items."""
+    of_place: dict[int, Any] = dict(zip(candidates.places, verdicts, strict=True))
+    for rejection in (*rejections, *refusals(candidates, verdicts)):
+        of_place[rejection.index] = rejection
+    return [of_place[place] for place in range(len(of_place))]
+
+
+def _receipt_for(outcomes: Sequence[Outcome]) -> Receipt:
+    errors = [replace(outcome, index=index) for index, outcome in enumerate(outcomes) if not isinstance(outcome, str)]
+    return Receipt(outcomes.count("accepted"), outcomes.count("duplicate"), errors)
 
 
 def _prepare_form(
@@ -63,8 +75,9 @@ def _prepare_form(
 class _Waiting:
     """A small batch that waits for the next shared transaction."""
 
-    rows: list[EventRow]
-    verdicts: asyncio.Future[list[Verdict]]
+    items: Sequence[Any]
+    received_at: datetime
+    receipt: asyncio.Future[Receipt]
 
 
 class EventRecorder:
@@ -86,32 +99,34 @@ class EventRecorder:
         hurt no other. All valid ones are committed together, or none is and an error is raised.
         """
         if len(items) <= SHARED_EVENTS and size_bytes <= INLINE_BYTES:
-            candidates, rejections = prepare(workspace, items, received_at)
-            verdicts = await self._record_shared(workspace, candidates.rows, received_at) if candidates.rows else []
-        else:
-            async with self._turns:
-                candidates, rejections, form = await asyncio.to_thread(_prepare_form, workspace, items, received_at)
-                rows = candidates.rows
-                verdicts = await self._record_alone(workspace, rows, received_at, form) if rows else []
-        return receipt_for(candidates, verdicts, rejections)
+            return await self._record_shared(workspace, items, received_at)
+        async with self._turns:
+            return _receipt_for(await self._record_alone(workspace, items, received_at, is_long=True))
 
     async def _record_alone(
-        self, workspace: Workspace, rows: Sequence[EventRow], received_at: datetime, form: StoredForm | None = None
-    ) -> list[Verdict]:
-        return await committed(
-            self._engine, lambda connection, again: record_rows(connection, workspace, rows, received_at, again, form)
-        )
+        self, workspace: Workspace, items: Sequence[Any], received_at: datetime, is_long: bool
+    ) -> list[Outcome]:
+        """What became of each, once the valid ones are committed in one transaction."""
+        candidates, rejections, form = await apart_if(is_long, _prepare_form, workspace, items, received_at)
+        rows = candidates.rows
+        verdicts: list[Verdict] = []
+        if rows:
+            verdicts = await committed(
+                self._engine,
+                lambda connection, again: record_rows(connection, workspace, rows, received_at, again, form),
+            )
+        return _outcomes(candidates, verdicts, rejections)
 
-    async def _record_shared(self, workspace: Workspace, rows: list[EventRow], received_at: datetime) -> list[Verdict]:
-        verdicts: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
+    async def _record_shared(self, workspace: Workspace, items: Sequence[Any], received_at: datetime) -> Receipt:
+        receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.get(workspace.id)
         if waiting is None:
             waiting = self._waiting[workspace.id] = []
             task = asyncio.create_task(self._share(workspace, waiting))
             self._sharing.add(task)
             task.add_done_callback(self._sharing.discard)
-        waiting.append(_Waiting(rows, verdicts))
-        return await verdicts
+        waiting.append(_Waiting(items, received_at, receipt))
+        return await receipt
 
     async def _share(self, workspace: Workspace, waiting: list[_Waiting]) -> None:
         """Record all that waits, in as few transactions as fit, until nothing does."""
@@ -119,28 +134,29 @@ class EventRecorder:
             async with self._turns:
                 group: list[_Waiting] = []
                 count = 0
-                while waiting and count + len(waiting[0].rows) <= 10 * SHARED_EVENTS:
+                while waiting and count + len(waiting[0].items) <= 10 * SHARED_EVENTS:
                     group.append(waiting.pop(0))
-                    count += len(group[-1].rows)
+                    count += len(group[-1].items)
                 await self._record_group(workspace, group)
         del self._waiting[workspace.id]
 
     async def _record_group(self, workspace: Workspace, group: Sequence[_Waiting]) -> None:
-        rows = [row for one in group for row in one.rows]
+        # Together they are also read in less time than one by one.
+        items = [item for one in group for item in one.items]
+        received_at = max(one.received_at for one in group)
         try:
-            verdicts = await self._record_alone(workspace, rows, max(row.received_at for row in rows))
+            outcomes = iter(await self._record_alone(workspace, items, received_at, len(items) > SHARED_EVENTS))
+            receipts = [_receipt_for(list(islice(outcomes, len(one.items)))) for one in group]
         except Exception as error:
             # One that the database refuses must not hurt the others; an outage hurts all of them alike.
-            if len(group) > 1 and isinstance(error, DBAPIError) and not is_outage(error):
+            if len(group) > 1 and not is_outage(error):
                 for one in group:
                     await self._record_group(workspace, [one])
                 return
             for one in group:
-                if not one.verdicts.done():
-                    one.verdicts.set_exception(error)
+                if not one.receipt.done():
+                    one.receipt.set_exception(error)
             return
-        start = 0
-        for one in group:
-            if not one.verdicts.done():
-                one.verdicts.set_result(verdicts[start : start + len(one.rows)])
-            start += len(one.rows)
+        for one, receipt in zip(group, receipts, strict=True):
+            if not one.receipt.done():
+                one.receipt.set_result(receipt)

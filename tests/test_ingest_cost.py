@@ -111,7 +111,7 @@ async def test_single_events_that_come_together_share_transactions(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace, _ = await make_workspace(engine)
-    count = 0
+    count = read = 0
     committed = transactions.committed
 
     async def counted(*arguments: Any) -> Any:
@@ -119,13 +119,20 @@ async def test_single_events_that_come_together_share_transactions(
         count += 1
         return await committed(*arguments)
 
+    def counted_read(*arguments: Any) -> Any:
+        nonlocal read
+        read += 1
+        return prepare(*arguments)
+
     monkeypatch.setattr(ingest, "committed", counted)
+    monkeypatch.setattr(ingest, "prepare", counted_read)
     recorder = EventRecorder(engine, turns=4)
     receipts = await asyncio.gather(
         *(recorder.record(workspace, orders(f"c-{number}", [1]), NOW) for number in range(200))
     )
     assert all(receipt.accepted == 1 for receipt in receipts)
     assert count <= 3
+    assert read <= 3
     async with engine.connect() as connection:
         stored = await connection.execute(
             text("SELECT count(*) FROM events WHERE workspace_id = :id"), {"id": workspace.id}
@@ -133,10 +140,40 @@ async def test_single_events_that_come_together_share_transactions(
         assert stored.scalar_one() == 200
 
 
+async def test_each_of_the_batches_that_share_a_transaction_learns_of_its_own_events(engine: AsyncEngine) -> None:
+    workspace, _ = await make_workspace(engine)
+    recorder = EventRecorder(engine, turns=4)
+    [known] = orders("c-1", [1])
+    await recorder.record(workspace, [known], NOW)
+    changed = {**known, "data": {**known["data"], "amount": "11.00"}}
+    nameless = {**known, "customer_id": ""}
+    receipts = await asyncio.gather(
+        *(
+            recorder.record(workspace, items, NOW)
+            for items in (
+                orders("c-2", [1, 2]),
+                [],
+                [*orders("c-3", [1]), nameless, changed, known],
+                [nameless],
+                [known, *orders("c-4", [1, 2, 3])],
+            )
+        )
+    )
+    assert [
+        (one.accepted, one.duplicates, [(error.index, error.code) for error in one.errors]) for one in receipts
+    ] == [
+        (2, 0, []),
+        (0, 0, []),
+        (1, 1, [(1, "invalid_value"), (2, "event_conflict")]),
+        (0, 0, [(0, "invalid_value")]),
+        (3, 1, []),
+    ]
+
+
 async def test_an_event_that_fails_hurts_none_of_those_it_shares_a_transaction_with(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fault of ours that validation let through: one of the shared rows makes the transaction fail."""
+    """Faults of ours: one of the shared events can't be read, and one that validation let through makes it fail."""
     workspace, _ = await make_workspace(engine)
     recorder = EventRecorder(engine, turns=4)
     record_rows = recording.record_rows
@@ -146,9 +183,15 @@ async def test_an_event_that_fails_hurts_none_of_those_it_shares_a_transaction_w
             await connection.execute(text("SELECT 1 / 0"))
         return await record_rows(connection, workspace, rows, *arguments)
 
+    def fail_to_read(workspace: Workspace, items: Any, received_at: datetime) -> Any:
+        if any(item["customer_id"] == "c-7" for item in items):
+            raise RuntimeError
+        return prepare(workspace, items, received_at)
+
     monkeypatch.setattr(ingest, "record_rows", fail)
+    monkeypatch.setattr(ingest, "prepare", fail_to_read)
     outcomes = await asyncio.gather(
         *(recorder.record(workspace, orders(f"c-{number}", [1]), NOW) for number in range(20)), return_exceptions=True
     )
     failed = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, BaseException)]
-    assert failed == [13]
+    assert failed == [7, 13]

@@ -56,11 +56,11 @@ def split_batch() -> None:
 
     whole = EventRecorder._record_alone
 
-    async def in_parts(self: Any, workspace: Any, rows: Any, received_at: Any, form: Any = None) -> Any:
-        verdicts = []
-        for start in range(0, len(rows), 100):
-            verdicts += await whole(self, workspace, rows[start : start + 100], received_at)
-        return verdicts
+    async def in_parts(self: Any, workspace: Any, items: Any, received_at: Any, is_long: bool) -> Any:
+        outcomes = []
+        for start in range(0, len(items), 100):
+            outcomes += await whole(self, workspace, items[start : start + 100], received_at, is_long)
+        return outcomes
 
     EventRecorder._record_alone = in_parts  # type: ignore[method-assign]
 

@@ -25,7 +25,7 @@ from app.imports.mapping import ImportMapping, find_columns
 from app.imports.orders import MOST_ITEMS, Unfit, event_id, order_event
 from app.imports.progress import LISTED_BAD_ROWS
 from app.imports.reading import Line, Note, Reading, RowReader, order_events, read_event_lines
-from app.ingest import receipt_for
+from app.ingest import refusals
 from app.recording import StoredForm, form_ahead, record_rows
 from app.rejections import Rejection
 from app.store import imports as store
@@ -275,9 +275,8 @@ class _Work:
             verdicts = await record_rows(
                 connection, self._workspace, batch.candidates.rows, self._received_at, again, batch.form
             )
-            receipt = receipt_for(batch.candidates, verdicts, [])
-            counts.update(accepted=receipt.accepted, duplicates=receipt.duplicates)
-            bad += self._bad_rows(receipt.errors, batch.line_of)
+            counts.update(accepted=verdicts.count("accepted"), duplicates=verdicts.count("duplicate"))
+            bad += self._bad_rows(refusals(batch.candidates, verdicts), batch.line_of)
         listed = sorted(bad)[: max(0, LISTED_BAD_ROWS - rejected_before)]
         if listed:
             await store.insert_bad_rows(connection, self._id, rejected_before, listed)
