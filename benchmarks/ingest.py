@@ -3,8 +3,8 @@
 The service as the launcher starts it: embedded server with its own settings, one web process, one worker. Orders of
 many customers come as they happened, one after another.
 
-- batches: 1,000 orders a request over 4 connections; beside asyncpg's COPY of the same rows, 1,000 a commit over 4
-  connections, into a table with the keys of `events` (by event, by order); and beside our own recording of the same
+- batches: 1,000 orders a request over 4 connections; beside asyncpg's COPY of such rows, 1,000 a commit, into a table
+  with the keys of `events` (by event, by order), over one connection and over 4; and beside our own recording of such
   batches in this process, without HTTP;
 - late batches, for orientation: the same, but each order is dated before the customer's last one;
 - an import of a file of twice as many, NDJSON and CSV, from the first byte sent to `succeeded`; beside the COPY in one
@@ -150,20 +150,22 @@ async def make_bare_table(database_url: str) -> None:
     await connection.close()
 
 
-async def by_copy(database_url: str, orders: list[dict[str, Any]], a_commit: int | None = A_REQUEST) -> float:
-    """Rows a second by bare COPY, so many a commit over 4 connections; None: in one go over one."""
+async def by_copy(
+    database_url: str, orders: list[dict[str, Any]], a_commit: int = A_REQUEST, connections: int = 1
+) -> float:
+    """Rows a second by bare COPY, so many a commit."""
     rows = prepare(Workspace(1, "bare", "USD", ZoneInfo("UTC"), bytes(32)), orders, datetime.now(UTC))[0].rows
-    batches = iter(list(cut(rows, a_commit or len(rows))))
+    batches = iter(list(cut(rows, a_commit)))
 
     async def copy(connection: Any) -> None:
         for batch in batches:
             await connection.copy_records_to_table("bare_events", records=batch, columns=EventRow._fields)
 
-    connections = [await asyncpg.connect(database_url) for _ in range(CONNECTIONS if a_commit else 1)]
+    connected = [await asyncpg.connect(database_url) for _ in range(connections)]
     begun = time.perf_counter()
-    await asyncio.gather(*map(copy, connections))
+    await asyncio.gather(*map(copy, connected))
     seconds = time.perf_counter() - begun
-    for connection in connections:
+    for connection in connected:
         await connection.close()
     return len(rows) / seconds
 
@@ -254,6 +256,7 @@ async def measure(service: Service, orders: int, rounds: int, pgbench_seconds: i
         tell(
             batches=await by_http(url, first),
             copy=await by_copy(database_url, first),
+            copies=await by_copy(database_url, second, connections=CONNECTIONS),
             function=await by_function(database_url, workspace, second),
             late=await by_http(url, make_orders(orders // 4, f"late{number}", 1980)),
             single=await by_http(url, single, 1, SINGLES),
@@ -264,7 +267,7 @@ async def measure(service: Service, orders: int, rounds: int, pgbench_seconds: i
         events, lines = make_orders(2 * orders, f"n{number}", year), make_orders(2 * orders, f"c{number}", year + 2)
         tell(
             ndjson=await by_import(url, as_ndjson(events), "application/x-ndjson", "/v1/imports", len(events)),
-            at_once=await by_copy(database_url, events, None),
+            at_once=await by_copy(database_url, events, len(events)),
             csv=await by_import(url, as_csv(lines), "text/csv", f"/v1/imports?mapping={quote(MAPPING)}", len(lines)),
         )
     for customer, count in (("c-ten", 10), ("c-ten-thousand", 10_000)):
@@ -277,6 +280,9 @@ async def measure(service: Service, orders: int, rounds: int, pgbench_seconds: i
     a_commit, at_once = "bare COPY, 1,000 a commit", "bare COPY in one go"
     return [
         Figure("orders, 1,000 a request", a_commit, middle["batches"], middle["copy"], "/s", 0.40),
+        Figure(
+            "orders, 1,000 a request", f"{a_commit}, 4 connections", middle["batches"], middle["copies"], "/s", 0.40
+        ),
         Figure("orders, 1,000 a request", "our recording, no HTTP", middle["batches"], middle["function"], "/s", 0.70),
         Figure("import of NDJSON", at_once, middle["ndjson"], middle["at_once"], "/s", 0.30),
         Figure("import of CSV", at_once, middle["csv"], middle["at_once"], "/s", 0.30),

@@ -11,8 +11,10 @@ a customer over two years. In each round, one after the other:
   of bytes prepared before, into a table made in the same transaction; the indexes that the run's table has; commit. The
   history of scores, which a run stores as well, is left out.
 
-Then the script, once a way (see `lifetimes_script`), for at most `--script-seconds`; the peak memory (VmHWM) of a fresh
-worker with the contest, here and at `--memory-customers`; and a run where each customer has ten interactions.
+Then the script, once a way (see `lifetimes_script`), for at most `--script-seconds`: with one purchase model, beside
+either run; choosing among those that lifetimes has, beside the run that chooses by contest. Last the peak memory
+(VmHWM) of a fresh worker with the contest, here and at `--memory-customers`; and a run where each customer has ten
+interactions.
 """
 
 import argparse
@@ -184,17 +186,20 @@ def compare_script(
 ) -> list[Figure]:
     """The script beside the runs; where it was not done in the limit, that is a bound from below."""
     figures = []
-    for way in ("read_sql", "copy"):
-        print(f"  pandas + lifetimes by {way}:", flush=True)
+    for what, way, models in (
+        ("pandas + lifetimes, by read_sql", ["read_sql"], MODELS),
+        ("pandas + lifetimes, by copy", ["copy"], MODELS),
+        ("pandas + lifetimes, by copy, choosing the model", ["copy", "--choose"], ("auto",)),
+    ):
+        print(f"  {what}:", flush=True)
         command = [sys.executable, "-m", "benchmarks.lifetimes_script", database_url, str(workspace.id)]
         begun = time.perf_counter()
         try:
-            subprocess.run([*command, AS_OF.isoformat(), way], cwd=REPOSITORY, timeout=limit, check=True)
+            subprocess.run([*command, AS_OF.isoformat(), *way], cwd=REPOSITORY, timeout=limit, check=True)
         except subprocess.TimeoutExpired:
             print(f"    not done in {limit:.0f} s: its figures are of that")
         taken = time.perf_counter() - begun
-        what = f"pandas + lifetimes, by {way}"
-        figures += [Figure(what, f"a run, {model}", taken, seconds, "s", 10) for model, seconds in run_seconds.items()]
+        figures += [Figure(what, f"a run, {model}", taken, run_seconds[model], "s", 10) for model in models]
     return figures
 
 
@@ -253,7 +258,7 @@ def main() -> None:
     parser.add_argument("--interactions-customers", type=int, default=1_000_000, help="0: not measured")
     parser.add_argument("--memory-customers", type=int, default=3_000_000, help="0: not measured")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--script-seconds", type=float, default=900, help="0: not measured")
+    parser.add_argument("--script-seconds", type=float, default=600, help="0: not measured")
     parser.add_argument("--small", action="store_true", help="20,000 customers and 40,000, for everyday use")
     arguments = parser.parse_args()
     if arguments.small:
