@@ -5,7 +5,8 @@ date, which locks them. Both in one order for all batches, so that batches that 
 The events come first: nearly any two large batches have customers in common, and copy side by side.
 
 Nearly all batches bring only what is new, so a batch is first written as if all of it were. Where a key says that it is
-not, everything is undone, what is known is looked up, and the rest is written.
+not, everything is undone, what is known is looked up, and the rest is written, by nobody else in the workspace at the
+same time.
 """
 
 import json
@@ -27,7 +28,7 @@ from app.store import customers as customer_store
 from app.store import erasure as erasure_store
 from app.store import events as event_store
 from app.store.customers import SummaryChange
-from app.store.engine import is_unique_violation, plan_anew
+from app.store.engine import is_unique_violation
 from app.store.event_format import encode_events
 from app.store.events import EncodedEvents, EventRow
 from app.store.workspaces import Workspace
@@ -125,7 +126,9 @@ async def record_rows(
     ``form`` is that of all the rows, where it was made before. Raises ``BeginAgain`` where events that were taken for
     new are not.
     """
-    await plan_anew(connection)
+    # Between looking up what is known and writing the rest nobody may write any of it: else whoever sends the same in
+    # small batches would undo a large one again and again.
+    await event_store.begin_recording(connection, workspace.id, alone=again)
     # Most batches are of orders alone, and then need no second look for anything else.
     types = {row.type for row in rows}
     referrers = _referrers(rows) if types & PROFILE_TYPES else set()

@@ -371,6 +371,37 @@ async def test_concurrent_writers_of_the_same_customers_leave_exact_summaries(cl
         assert Decimal(summary["net_spend"]) == expected.net_spend
 
 
+async def test_a_large_batch_is_stored_although_the_same_events_keep_coming_one_by_one(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = [order(f"o-{number}", customer_id=f"c-{number % 7}") for number in range(150)]
+    copied = event_store.insert_events
+    one_by_one: list[asyncio.Task[dict[str, Any]]] = []
+
+    async def outrun(connection: Any, events: Any) -> None:
+        if len(events.stream) > 10_000:  # The batch, after it has looked for what is known.
+            one_by_one.append(asyncio.create_task(client.record(batch[len(one_by_one)])))
+            await asyncio.wait(one_by_one, timeout=0.5)
+        await copied(connection, events)
+
+    monkeypatch.setattr(event_store, "insert_events", outrun)
+    assert await client.record(*batch) == receipt(149, 1)
+    assert await asyncio.gather(*one_by_one) == [receipt(1), receipt(0, 1)]
+
+
+async def test_many_senders_of_the_same_events_in_batches_of_their_own_are_all_answered(client: Client) -> None:
+    chance = random.Random(5)
+    events = [order(f"o-{number}", customer_id=f"c-{number % 30}") for number in range(400)]
+
+    async def send(size: int) -> list[dict[str, Any]]:
+        shuffled = chance.sample(events, len(events))
+        return [await client.record(*shuffled[start : start + size]) for start in range(0, len(shuffled), size)]
+
+    answers = [answer for sent in await asyncio.gather(*map(send, (5, 20, 80, 110, 150, 400))) for answer in sent]
+    assert sum(answer["accepted"] for answer in answers) == len(events)
+    assert sum(answer["duplicates"] for answer in answers) == 5 * len(events)
+
+
 async def test_a_batch_that_the_database_breaks_off_is_tried_again(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,15 +102,6 @@ def autocommit(engine: AsyncEngine) -> AsyncEngine:
     return _FOR_READS[engine]
 
 
-async def plan_anew(connection: AsyncConnection) -> None:
-    """Have the statements of this transaction planned for the tables as they are now.
-
-    A plan that is kept from the time when a table was nearly empty reads all of it, and goes on doing so while the
-    table grows, until the server next gathers statistics. Batches would take seconds on a new database.
-    """
-    await connection.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
-
-
 @contextmanager
 def translated_errors(driver: Any = None) -> Iterator[None]:
     """Give errors of the driver itself the form that SQLAlchemy gives them, so that callers know one form.

@@ -41,6 +41,25 @@ class EncodedEvents:
     stream: bytes
 
 
+_RECORDING = 7_307  # the first of the two keys of the advisory locks on recording
+
+
+async def begin_recording(connection: AsyncConnection, workspace_id: int, alone: bool) -> None:
+    """Record events of the workspace, beside others or ``alone``, until the transaction ends.
+
+    Who records alone waits for the others to end, and lets none begin: what they look up then stays as it is.
+
+    The statements of the transaction are planned for the tables as they are now. A plan that is kept from the time when
+    a table was nearly empty reads all of it, and goes on doing so while the table grows, until the server next gathers
+    statistics: batches would take seconds on a new database.
+    """
+    lock = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
+    await connection.execute(
+        text(f"SELECT set_config('plan_cache_mode', 'force_custom_plan', true), {lock}(:space, :workspace_id)"),
+        {"space": _RECORDING, "workspace_id": workspace_id},
+    )
+
+
 async def find_events(
     connection: AsyncConnection, workspace_id: int, customer_ids: Sequence[str], event_ids: Sequence[str]
 ) -> dict[tuple[str, str], bytes]:
