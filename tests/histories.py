@@ -1,6 +1,7 @@
 """Random order histories for the property tests, how they are sent, and what the reference makes of them."""
 
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,7 @@ LAST_DAY = date(2025, 3, 9)
 
 # Days before LAST_DAY: the borders of all periods, seen from LAST_DAY, and what is around them.
 _DAYS_BEFORE = st.sampled_from([0, 1, 2, 30, 179, 180, 181, 359, 360, 361, 364, 365, 366, 729, 730, 731, 900])
+OTHER_CURRENCY = "GBP"
 _TIMES = st.sampled_from([time(0), time(0, 0, 0, 1), time(1, 30), time(12), time(23, 59, 59, 999_999)])
 _AMOUNTS = st.sampled_from(["0", "0.0001", "0.0003", "0.01", "1", "2.5", "10", "33.3333", "129.90", "7999999999.9999"])
 # 0.5 makes ties of odd ten-thousandths; the longest have the ten places that a rate may have.
@@ -48,6 +50,11 @@ class History:
     def customer_ids(self) -> list[str]:
         return sorted({event.customer_id for event in self.events})
 
+    def stored(self, stored: Set[tuple[str, str]]) -> "History":
+        """What is left of it: these events by customer and id."""
+        left = tuple(event for event in self.events if (event.customer_id, event.wire["id"]) in stored)
+        return replace(self, events=left)
+
     def reference(self, customer_id: str) -> list[OrderEvent]:
         return [event.reference for event in self.events if event.customer_id == customer_id]
 
@@ -68,7 +75,9 @@ def _moments(draw: st.DrawFn, time_zone: ZoneInfo) -> datetime:
 
 
 @st.composite
-def _order(draw: st.DrawFn, time_zone: ZoneInfo, customer_id: str, number: int, calm: bool) -> list[Event]:
+def _order(
+    draw: st.DrawFn, time_zone: ZoneInfo, customer_id: str, number: int, calm: bool, others: bool
+) -> list[Event]:
     """An order with its cancellations and refunds, or these alone, of an order that never comes; or an order alone."""
     order_id = f"o{number}"
     amount, rate = Decimal(draw(_AMOUNTS)), draw(_RATES)
@@ -90,7 +99,7 @@ def _order(draw: st.DrawFn, time_zone: ZoneInfo, customer_id: str, number: int, 
     for _ in range(draw(st.sampled_from([0, 0, 1, 2, 3]))):
         part = draw(st.sampled_from(["0.0001", "0.3333", "0.5", "1", "1.5"]))
         refunded = max((amount * Decimal(part)).quantize(Decimal("0.0001")), Decimal("0.0001"))
-        named = currency if draw(st.booleans()) else None
+        named = draw(st.sampled_from([None, currency, *([OTHER_CURRENCY] if others else [])]))
         add("refunded", draw(_moments(time_zone)), amount=refunded, currency=named)
     return events
 
@@ -125,6 +134,7 @@ def make_event(
         amount=data.get("amount", Decimal(0)),
         cost=data.get("cost"),
         exchange_rate=None if rate is None else Decimal(rate),
+        currency=data.get("currency"),
     )
     return Event(customer_id, wire, reference)
 
@@ -138,14 +148,16 @@ def _credit(draw: st.DrawFn, time_zone: ZoneInfo, customer_id: str, number: int)
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> History:
+def histories(draw: st.DrawFn, others: bool = False) -> History:
+    """Where there are ``others``, some refunds tell another currency than their order; those that come after it are
+    refused."""
     time_zone = ZoneInfo(draw(st.sampled_from(TIME_ZONES)))
     events: list[Event] = []
     for customer_id in [f"c{number}" for number in range(draw(st.integers(1, 4)))]:
         # What happens to most customers: they order, and nothing is ever adjusted.
         calm = draw(st.booleans())
         for number in range(draw(st.integers(0, 5))):
-            events += draw(_order(time_zone, customer_id, number, calm))
+            events += draw(_order(time_zone, customer_id, number, calm, others))
         for number in range(0 if calm else draw(st.sampled_from([0, 0, 1, 2]))):
             events.append(draw(_credit(time_zone, customer_id, number)))
     # Half of the moments are after all events.

@@ -281,11 +281,19 @@ async def test_a_refund_in_another_currency_or_rate_than_its_known_order_is_refu
     other = refund("4.00", order_id="o-1", **named)
     await client.record(order("o-1", "10.00", **FOREIGN))
     assert await codes(client, other) == [(0, "currency_mismatch", "/data/currency")]
-    # Before the order came nobody can know: the amount is in the order's currency and rate, whatever it says.
+    # Before the order came nobody can know; then it counts nothing, so that the figures are the same.
     other["customer_id"] = "c-2"
     assert await client.record(other) == receipt(1)
     assert await client.record(order("o-1", "10.00", customer_id="c-2", **FOREIGN)) == receipt(1)
-    assert (await net_spend(client), await net_spend(client, "c-2")) == ("20.00", "12.00")
+    await client.record({**refund("1.00", order_id="o-1", currency="EUR", exchange_rate="2"), "customer_id": "c-2"})
+    assert (await net_spend(client), await net_spend(client, "c-2")) == ("20.00", "18.00")
+
+
+async def test_an_order_for_nothing_is_not_refunded_in_another_currency(client: Client) -> None:
+    await client.record(refund("1.00", order_id="o-1", currency="EUR"), order("o-1", "0.00"))
+    assert (await client.get("/v1/customers/c-1"))["summary"]["order_count"] == 1
+    await client.record(refund("1.00", order_id="o-1"))
+    assert (await client.get("/v1/customers/c-1"))["summary"]["order_count"] == 0
 
 
 async def test_a_rate_of_one_in_the_own_currency_is_none(client: Client) -> None:

@@ -26,7 +26,8 @@ class OrderEvent:
     """One order event of one customer.
 
     ``day`` is the calendar day of ``occurred_at`` in the workspace's time zone. ``amount`` and ``cost`` are in the
-    currency of the order; ``exchange_rate`` is None in the workspace's own currency.
+    currency of the order; ``exchange_rate`` is None in the workspace's own currency. A refund that names an order
+    need not tell ``currency`` and ``exchange_rate``, and is of the order's.
     """
 
     kind: Literal["placed", "cancelled", "refunded"]
@@ -36,6 +37,7 @@ class OrderEvent:
     amount: Decimal = _ZERO
     cost: Decimal | None = None
     exchange_rate: Decimal | None = None
+    currency: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +88,19 @@ def counted_orders(events: Iterable[OrderEvent], as_of: datetime) -> list[Counte
     """The orders that count at ``as_of``: placed by then, not cancelled and not wholly refunded by then.
 
     A cancellation or refund dated before its order acts from the order's moment, since only orders placed by
-    ``as_of`` are looked at.
+    ``as_of`` are looked at. A refund in another currency or at another rate than its order counts nothing.
     """
     known = [event for event in events if event.occurred_at <= as_of]
     cancelled = {event.order_id for event in known if event.kind == "cancelled"}
-    refunds: defaultdict[str | None, Decimal] = defaultdict(Decimal)
+    refunds: defaultdict[str | None, list[OrderEvent]] = defaultdict(list)
     for event in known:
         if event.kind == "refunded" and event.order_id is not None:
-            refunds[event.order_id] += event.amount
+            refunds[event.order_id].append(event)
     counted = []
     for order in known:
         if order.kind != "placed" or order.order_id in cancelled:
             continue
-        refunded = refunds[order.order_id]
+        refunded = sum((refund.amount for refund in refunds[order.order_id] if _is_like(refund, order)), _ZERO)
         if refunded > 0 and refunded >= order.amount:
             continue
         rate = Fraction(order.exchange_rate) if order.exchange_rate is not None else Fraction(1)
@@ -107,6 +109,10 @@ def counted_orders(events: Iterable[OrderEvent], as_of: datetime) -> list[Counte
         cost = Fraction(order.cost or _ZERO) * kept * rate
         counted.append(CountedOrder(order.day, half_even(net * rate), half_even(cost)))
     return counted
+
+
+def _is_like(refund: OrderEvent, order: OrderEvent) -> bool:
+    return refund.currency in (None, order.currency) and refund.exchange_rate in (None, order.exchange_rate or 1)
 
 
 def summarise(

@@ -58,6 +58,7 @@ def half_even_ratio(numerator: str, denominator: str) -> str:
     )
 
 
+_TELLS = "num_nonnulls(refund_currency, refund_rate) > 0"
 _RATE = "coalesce(exchange_rate, 1)"
 _NET = f"""CASE
     WHEN refunded IS NULL AND exchange_rate IS NULL THEN amount
@@ -75,27 +76,42 @@ def counted_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)", sinc
     ``customers`` and ``since`` are conditions on an events row; adjustments of an order are looked for at all times
     up to ``until``. Orders meet their adjustments by grouping, not by a join: without statistics, as in a new
     workspace, a planner would choose to join by nested loops, which take minutes.
+
+    A refund that came before its order may have told another currency or rate than the order's. It counts nothing,
+    as it would have been refused had the order been there.
     """
     known = f"workspace_id = :workspace_id AND {customers} AND occurred_at <= {until}"
     return f"""
     told AS (
-        SELECT customer_id, order_id, local_day, amount, cost, exchange_rate,
-               NULL::numeric AS refund, false AS cancels
+        SELECT customer_id, order_id, local_day, amount, cost, currency, exchange_rate,
+               NULL::numeric AS refund, NULL::text AS refund_currency, NULL::numeric AS refund_rate, false AS cancels
         FROM events
         WHERE {known} AND {PLACED}{since}
         UNION ALL
-        SELECT customer_id, order_id, NULL, NULL, NULL, NULL,
-               CASE WHEN type = 'order.refunded' THEN amount END, type = 'order.cancelled'
+        SELECT customer_id, order_id, NULL, NULL, NULL, NULL, NULL,
+               CASE WHEN type = 'order.refunded' THEN amount END, currency, exchange_rate, type = 'order.cancelled'
         FROM events
         WHERE {known} AND {ADJUSTING} AND order_id IS NOT NULL
     ),
-    adjusted AS (
+    adjustable AS (
         SELECT customer_id, order_id, max(local_day) AS local_day, max(amount) AS amount, max(cost) AS cost,
-               max(exchange_rate) AS exchange_rate, sum(refund) AS refunded
+               max(currency) AS currency, max(exchange_rate) AS exchange_rate, sum(refund) AS refunded,
+               array_agg(refund) FILTER (WHERE {_TELLS}) AS refunds,
+               array_agg(refund_currency) FILTER (WHERE {_TELLS}) AS refund_currencies,
+               array_agg(refund_rate) FILTER (WHERE {_TELLS}) AS refund_rates
         FROM told
         GROUP BY customer_id, order_id
         -- An order that never came, or came before ``since``, has no day.
         HAVING max(local_day) IS NOT NULL AND NOT bool_or(cancels)
+    ),
+    adjusted AS (
+        SELECT customer_id, local_day, amount, cost, exchange_rate,
+               CASE WHEN refunds IS NULL THEN refunded ELSE nullif(refunded - (
+                   SELECT coalesce(sum(refund), 0)
+                   FROM unnest(refunds, refund_currencies, refund_rates) AS one (refund, currency, rate)
+                   WHERE one.currency <> adjustable.currency OR one.rate <> coalesce(adjustable.exchange_rate, 1)
+               ), 0) END AS refunded
+        FROM adjustable
     ),
     counted AS (
         SELECT customer_id, local_day, {_NET} AS net, {_COST} AS cost
