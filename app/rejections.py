@@ -57,8 +57,9 @@ def valid_id(value: Any) -> str | None:
     return value if isinstance(value, str) and _ID.fullmatch(value) and value.isprintable() else None
 
 
-def explain(error: Any) -> tuple[str, str, str]:
-    """Code, detail and JSON pointer of one of pydantic's errors, whose ``loc`` starts at the object itself."""
+def explain(error: Any, whole: str = "the event") -> tuple[str, str, str]:
+    """Code, detail and JSON pointer of one of pydantic's errors, whose ``loc`` starts at the object itself: the
+    ``whole``."""
     kind, context = error["type"], error.get("ctx", {})
     names = [str(part) for part in error["loc"]]
     if kind.startswith("union_tag"):
@@ -74,8 +75,12 @@ def explain(error: Any) -> tuple[str, str, str]:
         detail = "must be 1 to 128 characters without control characters, white space or / ? # %"
     elif kind == "string_pattern_mismatch" and context.get("pattern") == r"^[A-Z]{3}$":
         detail = "must be three capital letters (ISO 4217)"
-    elif kind == "string_pattern_mismatch":
+    elif kind == "string_pattern_mismatch" and context.get("pattern") == r"^[^\x00]*$":
         detail = "must be a text without NUL characters"
+    elif kind == "string_pattern_mismatch":
+        detail = f"must match {context['pattern']}"
+    elif kind == "value_error":
+        detail = f"does not hold together: {context['error']}"
     elif kind in ("string_too_long", "string_too_short", "too_long", "too_short"):
         what = "characters" if kind.startswith("string") else "items"
         bound = f"most {context['max_length']}" if kind.endswith("long") else f"least {context['min_length']}"
@@ -84,7 +89,7 @@ def explain(error: Any) -> tuple[str, str, str]:
         detail = error["msg"].replace("Input should be", "must be")
     # The place within a list is told with the list's name.
     start = next((place for place in reversed(range(len(names))) if not names[place].isdecimal()), 0)
-    subject = "/".join(names[start:]) or "the event"
+    subject = "/".join(names[start:]) or whole
     pointer = "".join(f"/{name.replace('~', '~0').replace('/', '~1')}" for name in names)
     return _CODES.get(kind, "invalid_value"), f"{subject} {detail}.", pointer
 

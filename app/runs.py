@@ -77,14 +77,14 @@ def _record(row: Row[Any]) -> RunRecord:
     )
 
 
-def valid_settings(settings: Mapping[str, Any]) -> WorkspaceSettings:
-    """Raises ``InvalidRequest`` that names the first setting at fault."""
+def valid_settings(settings: Mapping[str, Any], pointer: str = "") -> WorkspaceSettings:
+    """Raises ``InvalidRequest`` that names the first setting at fault; ``pointer`` is to where the settings stand."""
     try:
         return WorkspaceSettings.model_validate(settings)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
-        code, detail, pointer = explain(problem)
-        raise InvalidRequest(detail, code=code, pointer=pointer) from None
+        code, detail, within = explain(problem, "settings")
+        raise InvalidRequest(detail, code=code, pointer=pointer + within) from None
 
 
 async def read_settings(engine: AsyncEngine, workspace: Workspace) -> SettingsRecord:
@@ -120,7 +120,7 @@ async def add_run(
     """
     now = now or datetime.now(UTC)
     row = await run_store.read_settings(connection, workspace.id)
-    effective = valid_settings(merged(json.loads(row.settings), settings or {}))
+    effective = valid_settings(merged(json.loads(row.settings), settings or {}), "/settings")
     run = await run_store.insert_run(
         connection,
         workspace.id,

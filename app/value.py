@@ -43,7 +43,10 @@ class Abc:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where `predicted` will lie with probability `level`."""
+    """Between which quantiles the spend that `predicted` speaks of will lie, with probability `level`.
+
+    `predicted` is a mean: where most customers with this history buy nothing more, it may lie above `high`.
+    """
 
     level: Annotated[float, Field(examples=[0.9])]
     low: SignedMoney

@@ -92,6 +92,26 @@ async def test_a_route_asks_for_its_scope_and_for_no_other(client: Client, metho
     assert status not in (401, 403)
 
 
+async def test_a_body_that_cannot_be_read_is_told_to_nobody_without_the_key(app: FastAPI, client: Client) -> None:
+    with_body = {
+        (method.upper(), path)
+        for path, methods in app.openapi()["paths"].items()
+        for method, operation in methods.items()
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
+    }
+    assert len(with_body) >= 8
+    nothing = await key_with(client, "customers:read")
+    for method, path in sorted(with_body):
+        for headers, codes in (
+            ({"Authorization": ""}, {"no_key"}),
+            (bearer(nothing), {"scope_missing"}),
+            (bearer(client.key), {"malformed_body", "scope_missing"}),
+        ):
+            headers = {"Content-Type": "application/json", **headers}
+            response = await client.http.request(method, path, content=b"{", headers=headers)
+            assert response.json()["code"] in codes, path
+
+
 @pytest.mark.parametrize(("method", "path"), ROUTES_OF_TWO_SCOPES)
 async def test_a_route_that_tells_what_two_scopes_guard_asks_for_both(client: Client, method: str, path: str) -> None:
     scopes = ROUTES_OF_TWO_SCOPES[method, path]

@@ -117,3 +117,37 @@ async def test_a_path_knows_its_methods(client: Client) -> None:
     response = await client.http.put("/v1/keys")
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
     assert set(response.headers["allow"].split(", ")) == {"GET", "POST"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent", "pointer", "detail"),
+    [
+        (
+            "POST",
+            "/v1/runs",
+            {"json": {"settings": {"rfm": {"k": 99}}}},
+            "/settings/rfm/k",
+            "k must be less than or equal",
+        ),
+        ("POST", "/v1/runs", {"json": {"settings": {"foo": 1}}}, "/settings/foo", "foo is not a known"),
+        ("POST", "/v1/runs", {"json": []}, "", "the body must be an object."),
+        ("PATCH", "/v1/settings", {"json": {"rfm": {"k": 99}}}, "/rfm/k", "k must be less than or equal"),
+        (
+            "PATCH",
+            "/v1/settings",
+            {"json": {"abc": {"a_share": 0.9, "b_share": 0.1}}},
+            "/abc",
+            "abc does not hold togeth",
+        ),
+        ("GET", "/v1/values", {"params": {"sort": "foo"}}, "sort", "sort must match ^-?(customer_id|"),
+        ("GET", "/v1/customers", {"params": {"country": "\0"}}, "country", "country must be a text without NUL"),
+    ],
+)
+async def test_a_wrong_field_is_told_by_its_place_and_what_was_expected(
+    client: Client, method: str, path: str, sent: dict[str, Any], pointer: str, detail: str
+) -> None:
+    response = await client.http.request(method, path, **sent)
+    [field] = response.json()["errors"]
+    assert (response.status_code, field["pointer"]) == (422, pointer)
+    assert field["detail"].startswith(detail)
+    assert "Value error" not in field["detail"]

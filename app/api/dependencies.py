@@ -98,6 +98,13 @@ class _KeyWith(HTTPBearer):
         return await holder_of(request, self._scope)
 
 
+async def check_key(request: Request) -> None:
+    """Refuse whoever may not call the operation. Raises ``Unauthenticated`` or ``Forbidden``."""
+    for dependency in request.scope["route"].dependant.dependencies:
+        if isinstance(dependency.call, _KeyWith):
+            await dependency.call(request)
+
+
 class _MetricsKey(_KeyWith):
     """The operator's key, unless metrics are open to all."""
 

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 
 from app import errors
+from app.api.dependencies import check_key
 from app.rejections import explain
 from app.store.engine import is_outage
 
@@ -109,13 +110,18 @@ def told(error: errors.PerennialError) -> JSONResponse:
     return problem_response(STATUS_OF[type(error)], error.code, error.detail, fields, headers)
 
 
-async def _validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
+async def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+    # The framework reads a body before it asks for the key, and nobody without one is told about theirs.
+    try:
+        await check_key(request)
+    except errors.PerennialError as refusal:
+        return told(refusal)
     fields = []
     for problem in error.errors()[:_MOST_FIELDS]:
         place, *location = problem["loc"]
         if problem["type"] == "json_invalid":
             return problem_response(400, "malformed_body", "The body is not valid JSON.")
-        code, detail, pointer = explain({**problem, "loc": location})
+        code, detail, pointer = explain({**problem, "loc": location}, f"the {place}")
         where = pointer if place == "body" else pointer.strip("/")
         fields.append(FieldProblem(pointer=where, code=code, detail=detail))
     return problem_response(422, "invalid_request", fields[0].detail, fields)

@@ -137,7 +137,7 @@ def read_mapping(document: str | bytes) -> ImportMapping:
         problem = error.errors(include_url=False, include_input=False)[0]
         if problem["type"] == "json_invalid":
             raise _invalid("mapping must be a JSON object.", "") from None
-        code, detail, pointer = explain(problem)
+        code, detail, pointer = explain(problem, "it")
         raise InvalidRequest(f"mapping: {detail}", code=code, pointer=f"mapping{pointer}") from None
     except ValueError:  # Text that is not Unicode.
         raise _invalid("mapping must be a JSON object.", "") from None
