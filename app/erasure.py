@@ -40,7 +40,7 @@ async def erase_customer(engine: AsyncEngine, holder: KeyHolder, customer_id: st
 
 
 async def _erase(
-    connection: AsyncConnection, _again: bool, *, holder: KeyHolder, customer_id: str, now: datetime
+    connection: AsyncConnection, _tries: int, *, holder: KeyHolder, customer_id: str, now: datetime
 ) -> None:
     workspace = holder.workspace
     await store.begin_erasing(connection, workspace.id)

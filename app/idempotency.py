@@ -66,7 +66,7 @@ async def once(engine: AsyncEngine, attempt: Attempt | None, step: Step) -> Answ
     ``Conflict`` (``idempotency_in_flight``) while the first is being worked on.
     """
 
-    async def act(connection: AsyncConnection, _again: bool) -> Answer:
+    async def act(connection: AsyncConnection, _tries: int) -> Answer:
         if attempt is None:
             return await step(connection)
         if not await store.try_lock(connection, _lock_number(attempt)):

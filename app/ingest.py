@@ -76,6 +76,7 @@ class _Waiting:
     """A small batch that waits for the next shared transaction."""
 
     items: Sequence[Any]
+    size_bytes: int
     received_at: datetime
     receipt: asyncio.Future[Receipt]
 
@@ -99,7 +100,7 @@ class EventRecorder:
         hurt no other. All valid ones are committed together, or none is and an error is raised.
         """
         if len(items) <= SHARED_EVENTS and size_bytes <= INLINE_BYTES:
-            return await self._record_shared(workspace, items, received_at)
+            return await self._record_shared(workspace, items, received_at, size_bytes)
         async with self._turns:
             return _receipt_for(await self._record_alone(workspace, items, received_at, is_long=True))
 
@@ -113,11 +114,13 @@ class EventRecorder:
         if rows:
             verdicts = await committed(
                 self._engine,
-                lambda connection, again: record_rows(connection, workspace, rows, received_at, again, form),
+                lambda connection, tries: record_rows(connection, workspace, rows, received_at, tries, form),
             )
         return _outcomes(candidates, verdicts, rejections)
 
-    async def _record_shared(self, workspace: Workspace, items: Sequence[Any], received_at: datetime) -> Receipt:
+    async def _record_shared(
+        self, workspace: Workspace, items: Sequence[Any], received_at: datetime, size_bytes: int
+    ) -> Receipt:
         receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.get(workspace.id)
         if waiting is None:
@@ -125,7 +128,7 @@ class EventRecorder:
             task = asyncio.create_task(self._share(workspace, waiting))
             self._sharing.add(task)
             task.add_done_callback(self._sharing.discard)
-        waiting.append(_Waiting(items, received_at, receipt))
+        waiting.append(_Waiting(items, size_bytes, received_at, receipt))
         return await receipt
 
     async def _share(self, workspace: Workspace, waiting: list[_Waiting]) -> None:
@@ -144,14 +147,16 @@ class EventRecorder:
         # Together they are also read in less time than one by one.
         items = [item for one in group for item in one.items]
         received_at = max(one.received_at for one in group)
+        is_long = len(items) > SHARED_EVENTS or sum(one.size_bytes for one in group) > INLINE_BYTES
         try:
-            outcomes = iter(await self._record_alone(workspace, items, received_at, len(items) > SHARED_EVENTS))
+            outcomes = iter(await self._record_alone(workspace, items, received_at, is_long))
             receipts = [_receipt_for(list(islice(outcomes, len(one.items)))) for one in group]
         except Exception as error:
             # One that the database refuses must not hurt the others; an outage hurts all of them alike.
             if len(group) > 1 and not is_outage(error):
-                for one in group:
-                    await self._record_group(workspace, [one])
+                half = len(group) // 2
+                await self._record_group(workspace, group[:half])
+                await self._record_group(workspace, group[half:])
                 return
             for one in group:
                 if not one.receipt.done():

@@ -5,8 +5,7 @@ date, which locks them. Both in one order for all batches, so that batches that 
 The events come first: nearly any two large batches have customers in common, and copy side by side.
 
 Nearly all batches bring only what is new, so a batch is first written as if all of it were. Where a key says that it is
-not, everything is undone, what is known is looked up, and the rest is written, by nobody else in the workspace at the
-same time.
+not, everything is undone, what is known is looked up, and the rest is written; if that is in vain too, then alone.
 """
 
 import json
@@ -51,6 +50,9 @@ CUSTOMER_ERASED = Reason(
 REFERRER_ERASED = Reason("customer_erased", "This customer was erased: leave referred_by out.", "/data/referred_by")
 ZERO = Decimal(0)
 INLINE_ROWS = 200
+
+_SHARED_TRIES = 2
+"""A batch that was undone so many times is recorded while no other of its workspace is."""
 
 _resent: set[int] = set()
 """Workspaces whose last batch had known events in it: whoever sends one batch again tends to send the next again."""
@@ -118,36 +120,37 @@ async def record_rows(
     workspace: Workspace,
     rows: Sequence[EventRow],
     received_at: datetime,
-    again: bool,
+    tries: int,
     form: StoredForm | None = None,
 ) -> list[Verdict]:
     """Store what is new among valid events and answer a verdict for each; the step of a transaction.
 
-    ``form`` is that of all the rows, where it was made before. Raises ``BeginAgain`` where events that were taken for
-    new are not.
+    ``form`` is that of all the rows, where it was made before; ``tries`` counts those that were undone. Raises
+    ``BeginAgain`` where events that were taken for new are not.
     """
-    # Between looking up what is known and writing the rest nobody may write any of it: else whoever sends the same in
-    # small batches would undo a large one again and again.
-    await event_store.begin_recording(connection, workspace.id, alone=again)
     # Most batches are of orders alone, and then need no second look for anything else.
     types = {row.type for row in rows}
     referrers = _referrers(rows) if types & PROFILE_TYPES else set()
     if referrers:
         # They need not be customers at all, so there is no summary to lock.
         await erasure_store.hold_off_erasing(connection, workspace.id)
+    # What comes between looking up what is known and writing the rest has it begin again. Whoever sends the same events
+    # in small batches could do that to a large one for ever, but everybody else waits for one that is alone.
+    await event_store.begin_recording(connection, workspace.id, alone=tries >= _SHARED_TRIES)
     erased: frozenset[str] = frozenset()
     known_events: dict[tuple[str, str], bytes] = {}
     known_orders: dict[tuple[str, str], Any] = {}
-    if again:
+    if tries:
         erased = await erased_among(connection, workspace, {row.customer_id for row in rows} | referrers)
-    if again or workspace.id in _resent or ("order.refunded" in types and any(map(_must_fit_its_order, rows))):
+    must_fit = "order.refunded" in types and any(map(_must_fit_its_order, rows))
+    if tries or must_fit or workspace.id in _resent:
         known_events, known_orders = await _find_known(connection, workspace, rows)
         if known_events or known_orders:
             _resent.add(workspace.id)
         else:
             _resent.discard(workspace.id)
     verdicts: list[Verdict]
-    if form is not None and form.is_distinct and not (known_events or known_orders or erased):
+    if form is not None and form.is_distinct and not (known_events or known_orders or erased or must_fit):
         verdicts, new = ["accepted"] * len(rows), rows
     else:
         verdicts, new = _decide(rows, known_events, known_orders, erased)

@@ -16,19 +16,20 @@ class BeginAgain(Exception):
     """Raised by a step whose transaction is to be undone and tried again."""
 
 
-async def committed(engine: AsyncEngine, step: Callable[[AsyncConnection, bool], Awaitable[Result]]) -> Result:
+async def committed(engine: AsyncEngine, step: Callable[[AsyncConnection, int], Awaitable[Result]]) -> Result:
     """What ``step`` answers, once its transaction is committed.
 
-    It may be called more than once; its second argument says whether it is called again.
+    It may be called more than once; its second argument says how many times it was before.
     """
-    for tries_left in reversed(range(_TRIES)):
+    for tries in range(_TRIES):
+        is_last = tries == _TRIES - 1
         try:
             async with engine.begin() as connection:
-                return await step(connection, tries_left < _TRIES - 1)
+                return await step(connection, tries)
         except BeginAgain:
-            if tries_left == 0:
+            if is_last:
                 raise
         except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) not in _RETRIED or tries_left == 0:
+            if getattr(error.orig, "sqlstate", None) not in _RETRIED or is_last:
                 raise
     raise AssertionError("unreachable")

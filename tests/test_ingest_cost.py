@@ -39,7 +39,7 @@ def orders(customer_id: str, days: Sequence[int], name: str = "o") -> list[dict[
 async def record(connection: AsyncConnection, workspace: Workspace, events: list[dict[str, Any]]) -> None:
     candidates, rejections = prepare(workspace, events, NOW)
     assert not rejections
-    verdicts = await record_rows(connection, workspace, candidates.rows, NOW, again=False)
+    verdicts = await record_rows(connection, workspace, candidates.rows, NOW, tries=0)
     assert verdicts == ["accepted"] * len(events)
 
 

@@ -111,11 +111,9 @@ def told(error: errors.PerennialError) -> JSONResponse:
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-    # The framework reads a body before it asks for the key, and nobody without one is told about theirs.
-    try:
-        await check_key(request)
-    except errors.PerennialError as refusal:
-        return told(refusal)
+    refusal = await _refusal(request)
+    if refusal is not None:
+        return refusal
     fields = []
     for problem in error.errors()[:_MOST_FIELDS]:
         place, *location = problem["loc"]
@@ -127,9 +125,21 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
     return problem_response(422, "invalid_request", fields[0].detail, fields)
 
 
+async def _refusal(request: Request) -> JSONResponse | None:
+    """The framework reads a body before it asks for the key, and nobody without one is told about theirs."""
+    try:
+        await check_key(request)
+    except errors.PerennialError as error:
+        return told(error)
+    return None
+
+
 async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     status = error.status_code
     headers = {}
+    if status == HTTPStatus.BAD_REQUEST and "route" in request.scope:
+        # A body that is no text, or nested too deeply.
+        return await _refusal(request) or problem_response(status, "malformed_body", "The body can't be read.")
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         # The framework names the methods of the first route alone, but a path may have several.
         headers["Allow"] = ", ".join(

@@ -247,7 +247,7 @@ class _Work:
             return rejection.detail
         return f"{self._reader.name_column(name)}: {rejection.detail}"
 
-    async def _store_batch(self, connection: AsyncConnection, again: bool, batch: Batch, is_last: bool) -> None:
+    async def _store_batch(self, connection: AsyncConnection, tries: int, batch: Batch, is_last: bool) -> None:
         held = await self._hold(connection)
         if (held.chunks_done, held.batches_done) != (self._chunk, self._batch):
             raise queue.Interrupted
@@ -257,7 +257,7 @@ class _Work:
         if is_last:
             await store.delete_chunk(connection, self._id, self._chunk)
             position = {"chunks_done": self._chunk + 1, "batches_done": 0}
-        await self._store_events(connection, again, held.rejected, batch, position)
+        await self._store_events(connection, tries, held.rejected, batch, position)
 
     async def _hold(self, connection: AsyncConnection) -> Row[Any]:
         held = await store.lock_import(connection, self._id)
@@ -267,13 +267,13 @@ class _Work:
         return held
 
     async def _store_events(
-        self, connection: AsyncConnection, again: bool, rejected_before: int, batch: Batch, position: dict[str, int]
+        self, connection: AsyncConnection, tries: int, rejected_before: int, batch: Batch, position: dict[str, int]
     ) -> None:
         """Store what is new of the batch, and tell how far the import is."""
         counts, bad = Counter(batch.counts), list(batch.bad)
         if batch.candidates.rows:
             verdicts = await record_rows(
-                connection, self._workspace, batch.candidates.rows, self._received_at, again, batch.form
+                connection, self._workspace, batch.candidates.rows, self._received_at, tries, batch.form
             )
             counts.update(accepted=verdicts.count("accepted"), duplicates=verdicts.count("duplicate"))
             bad += self._bad_rows(refusals(batch.candidates, verdicts), batch.line_of)
@@ -321,12 +321,12 @@ class _Work:
             self._orders = until
             self._pause()
 
-    async def _store_order_batch(self, connection: AsyncConnection, again: bool, batch: Batch, until: int) -> None:
+    async def _store_order_batch(self, connection: AsyncConnection, tries: int, batch: Batch, until: int) -> None:
         held = await self._hold(connection)
         if held.orders_done != self._orders:
             raise queue.Interrupted
         await store.delete_orders(connection, self._id, until)
-        await self._store_events(connection, again, held.rejected, batch, {"orders_done": until})
+        await self._store_events(connection, tries, held.rejected, batch, {"orders_done": until})
 
     def _order_batch(self, reader: RowReader, rows: Sequence[Row[Any]]) -> Batch:
         reading = Reading()

@@ -93,7 +93,7 @@ async def find_orders(
 
 
 async def insert_events(connection: AsyncConnection, events: EncodedEvents) -> None:
-    """Store new events by COPY. The caller holds the customers' locks and has left out what is stored already."""
+    """Store new events by COPY. One that is stored already is a unique violation, and none is stored."""
     wall.guard_rows(events.workspace_ids)
     await copy_in(connection, "events", EventRow._fields, [events.stream])
 
