@@ -36,7 +36,7 @@ def choose(orders: Any, as_of: datetime, told: Callable[[str], None]) -> Any:
     """The class of the purchase model whose forecasts of the held out days err least."""
     import pandas as pd
     from lifetimes import BetaGeoFitter, ModifiedBetaGeoFitter, ParetoNBDFitter
-    from lifetimes.utils import summary_data_from_transaction_data
+    from lifetimes.utils import ConvergenceError, summary_data_from_transaction_data
 
     # As calibration_and_holdout_data has it, which fails with the pandas of today.
     end = pd.Timestamp(as_of.date()) - pd.Timedelta(days=_HOLDOUT_DAYS)
@@ -48,7 +48,10 @@ def choose(orders: Any, as_of: datetime, told: Callable[[str], None]) -> Any:
     errors = {}
     for model in (BetaGeoFitter, ModifiedBetaGeoFitter, ParetoNBDFitter):
         fitted = model()
-        fitted.fit(*figures)
+        try:
+            fitted.fit(*figures)
+        except ConvergenceError:
+            continue
         forecast = fitted.conditional_expected_number_of_purchases_up_to_time(_HOLDOUT_DAYS, *figures)
         errors[model] = (forecast - happened).abs().mean()
         told(f"{model.__name__} tried")
