@@ -58,6 +58,7 @@ def half_even_ratio(numerator: str, denominator: str) -> str:
     )
 
 
+_TELLS_CURRENCY = "num_nonnulls(currency, exchange_rate) > 0"
 _RATE = "coalesce(exchange_rate, 1)"
 _NET = f"""CASE
     WHEN refunded IS NULL AND exchange_rate IS NULL THEN amount
@@ -76,45 +77,40 @@ def counted_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)", sinc
     up to ``until``. Orders meet their adjustments by grouping, not by a join: without statistics, as in a new
     workspace, a planner would choose to join by nested loops, which take minutes.
 
-    A refund that came before its order may have told another currency or rate than the order's. It counts nothing,
-    as it would have been refused had the order been there. Hardly any order has such refunds, so only these orders
-    look for the others one by one: to collect what each refund tells would have all orders sorted.
+    A refund that tells a currency or rate counts if they are its order's, for which it is looked up by index: one that
+    came before its order may tell others, and would have been refused had the order been there.
     """
     known = f"workspace_id = :workspace_id AND {customers} AND occurred_at <= {until}"
     return f"""
     told AS (
-        SELECT customer_id, order_id, local_day, amount, cost, currency, exchange_rate,
-               NULL::numeric AS refund, NULL::text AS refund_currency, NULL::numeric AS refund_rate, false AS cancels
+        SELECT customer_id, order_id, local_day, amount, cost, exchange_rate,
+               NULL::numeric AS refund, false AS cancels
         FROM events
         WHERE {known} AND {PLACED}{since}
         UNION ALL
-        SELECT customer_id, order_id, NULL, NULL, NULL, NULL, NULL,
-               CASE WHEN type = 'order.refunded' THEN amount END, currency, exchange_rate, type = 'order.cancelled'
+        SELECT customer_id, order_id, NULL, NULL, NULL, NULL,
+               CASE WHEN type = 'order.refunded' THEN amount END, type = 'order.cancelled'
         FROM events
-        WHERE {known} AND {ADJUSTING} AND order_id IS NOT NULL
+        WHERE {known} AND {ADJUSTING} AND order_id IS NOT NULL AND NOT {_TELLS_CURRENCY}
+        UNION ALL
+        SELECT customer_id, order_id, NULL, NULL, NULL, NULL, amount, false
+        FROM events
+        WHERE {known} AND {ADJUSTING} AND type = 'order.refunded' AND order_id IS NOT NULL AND {_TELLS_CURRENCY}
+            AND (
+                SELECT coalesce(events.currency = placed.currency, true)
+                    AND coalesce(events.exchange_rate = coalesce(placed.exchange_rate, 1), true)
+                FROM events AS placed
+                WHERE placed.workspace_id = events.workspace_id AND placed.customer_id = events.customer_id
+                    AND placed.order_id = events.order_id AND placed.type = 'order.placed'
+            )
     ),
-    adjustable AS (
+    adjusted AS (
         SELECT customer_id, order_id, max(local_day) AS local_day, max(amount) AS amount, max(cost) AS cost,
-               max(currency) AS currency, max(exchange_rate) AS exchange_rate, sum(refund) AS refunded,
-               min(refund_currency) <> max(currency) OR max(refund_currency) <> max(currency)
-               OR min(refund_rate) <> coalesce(max(exchange_rate), 1)
-               OR max(refund_rate) <> coalesce(max(exchange_rate), 1) AS has_others
+               max(exchange_rate) AS exchange_rate, sum(refund) AS refunded
         FROM told
         GROUP BY customer_id, order_id
         -- An order that never came, or came before ``since``, has no day.
         HAVING max(local_day) IS NOT NULL AND NOT bool_or(cancels)
-    ),
-    adjusted AS (
-        SELECT customer_id, local_day, amount, cost, exchange_rate,
-               CASE WHEN has_others THEN (
-                   SELECT sum(one.amount)
-                   FROM events AS one
-                   WHERE one.workspace_id = :workspace_id AND one.customer_id = adjustable.customer_id
-                       AND one.order_id = adjustable.order_id AND one.{ADJUSTING} AND one.type = 'order.refunded'
-                       AND one.occurred_at <= {until} AND coalesce(one.currency = adjustable.currency, true)
-                       AND coalesce(one.exchange_rate = coalesce(adjustable.exchange_rate, 1), true)
-               ) ELSE refunded END AS refunded
-        FROM adjustable
     ),
     counted AS (
         SELECT customer_id, local_day, {_NET} AS net, {_COST} AS cost
