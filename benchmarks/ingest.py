@@ -251,7 +251,7 @@ async def measure(service: Service, orders: int, rounds: int, pgbench_seconds: i
         # Each comes after all before it, but for those that are to come late.
         first, second, single = (
             make_orders(count, f"{name}{number}", year + 6 * number)
-            for name, count, year in (("a", orders, 1990), ("b", orders, 1992), ("s", orders // 25, 1994))
+            for name, count, year in (("a", orders, 1990), ("b", orders, 1992), ("s", orders // 10, 1994))
         )
         tell(
             batches=await by_http(url, first),
