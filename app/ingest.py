@@ -27,6 +27,12 @@ INLINE_BYTES = 50_000
 SHARED_EVENTS = 100
 """Batches of at most so many events share a transaction, which has at most ten times as many."""
 
+
+def is_large(events: int, size_bytes: int) -> bool:
+    """Whether so many events are too much to share a transaction, or to be read while others wait."""
+    return events > SHARED_EVENTS or size_bytes > INLINE_BYTES
+
+
 Outcome: TypeAlias = Literal["accepted", "duplicate"] | Rejection
 """What became of an item of a batch."""
 
@@ -99,7 +105,7 @@ class EventRecorder:
         ``items`` are JSON values (``Unreadable`` for one that is none). Invalid ones are named in the receipt and
         hurt no other. All valid ones are committed together, or none is and an error is raised.
         """
-        if len(items) <= SHARED_EVENTS and size_bytes <= INLINE_BYTES:
+        if not is_large(len(items), size_bytes):
             return await self._record_shared(workspace, items, received_at, size_bytes)
         async with self._turns:
             return _receipt_for(await self._record_alone(workspace, items, received_at, is_long=True))
@@ -147,7 +153,7 @@ class EventRecorder:
         # Together they are also read in less time than one by one.
         items = [item for one in group for item in one.items]
         received_at = max(one.received_at for one in group)
-        is_long = len(items) > SHARED_EVENTS or sum(one.size_bytes for one in group) > INLINE_BYTES
+        is_long = is_large(len(items), sum(one.size_bytes for one in group))
         try:
             outcomes = iter(await self._record_alone(workspace, items, received_at, is_long))
             receipts = [_receipt_for(list(islice(outcomes, len(one.items)))) for one in group]

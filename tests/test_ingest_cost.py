@@ -1,6 +1,7 @@
 """What recording costs, counted: statements, transactions, and rows read and written. Counts do not flicker."""
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -138,6 +139,25 @@ async def test_single_events_that_come_together_share_transactions(
             text("SELECT count(*) FROM events WHERE workspace_id = :id"), {"id": workspace.id}
         )
         assert stored.scalar_one() == 200
+
+
+@pytest.mark.parametrize(("size_bytes", "apart"), [(100, False), (ingest.INLINE_BYTES // 2, True)])
+async def test_small_batches_that_are_large_together_are_read_beside_the_loop(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, size_bytes: int, apart: bool
+) -> None:
+    workspace, _ = await make_workspace(engine)
+    threads = []
+
+    def noted(*arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return prepare(*arguments)
+
+    monkeypatch.setattr(ingest, "prepare", noted)
+    recorder = EventRecorder(engine, turns=4)
+    await asyncio.gather(
+        *(recorder.record(workspace, orders(f"c-{number}", [1]), NOW, size_bytes) for number in range(3))
+    )
+    assert [thread is not threading.current_thread() for thread in threads] == [apart]
 
 
 async def test_each_of_the_batches_that_share_a_transaction_learns_of_its_own_events(engine: AsyncEngine) -> None:

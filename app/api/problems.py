@@ -111,27 +111,24 @@ def told(error: errors.PerennialError) -> JSONResponse:
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-    refusal = await _refusal(request)
-    if refusal is not None:
-        return refusal
     fields = []
     for problem in error.errors()[:_MOST_FIELDS]:
         place, *location = problem["loc"]
         if problem["type"] == "json_invalid":
-            return problem_response(400, "malformed_body", "The body is not valid JSON.")
+            return await _malformed_body(request, "The body is not valid JSON.")
         code, detail, pointer = explain({**problem, "loc": location}, f"the {place}")
         where = pointer if place == "body" else pointer.strip("/")
         fields.append(FieldProblem(pointer=where, code=code, detail=detail))
     return problem_response(422, "invalid_request", fields[0].detail, fields)
 
 
-async def _refusal(request: Request) -> JSONResponse | None:
+async def _malformed_body(request: Request, detail: str) -> JSONResponse:
     """The framework reads a body before it asks for the key, and nobody without one is told about theirs."""
     try:
         await check_key(request)
-    except errors.PerennialError as error:
-        return told(error)
-    return None
+    except errors.PerennialError as refusal:
+        return told(refusal)
+    return problem_response(400, "malformed_body", detail)
 
 
 async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
@@ -139,7 +136,7 @@ async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
     headers = {}
     if status == HTTPStatus.BAD_REQUEST and "route" in request.scope:
         # A body that is no text, or nested too deeply.
-        return await _refusal(request) or problem_response(status, "malformed_body", "The body can't be read.")
+        return await _malformed_body(request, "The body can't be read.")
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         # The framework names the methods of the first route alone, but a path may have several.
         headers["Allow"] = ", ".join(

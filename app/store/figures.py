@@ -58,7 +58,6 @@ def half_even_ratio(numerator: str, denominator: str) -> str:
     )
 
 
-_TELLS_CURRENCY = "num_nonnulls(currency, exchange_rate) > 0"
 _RATE = "coalesce(exchange_rate, 1)"
 _NET = f"""CASE
     WHEN refunded IS NULL AND exchange_rate IS NULL THEN amount
@@ -91,18 +90,14 @@ def counted_sql(customers: str, until: str = "CAST(:as_of AS timestamptz)", sinc
         SELECT customer_id, order_id, NULL, NULL, NULL, NULL,
                CASE WHEN type = 'order.refunded' THEN amount END, type = 'order.cancelled'
         FROM events
-        WHERE {known} AND {ADJUSTING} AND order_id IS NOT NULL AND NOT {_TELLS_CURRENCY}
-        UNION ALL
-        SELECT customer_id, order_id, NULL, NULL, NULL, NULL, amount, false
-        FROM events
-        WHERE {known} AND {ADJUSTING} AND type = 'order.refunded' AND order_id IS NOT NULL AND {_TELLS_CURRENCY}
-            AND (
+        WHERE {known} AND {ADJUSTING} AND order_id IS NOT NULL
+            AND (num_nonnulls(currency, exchange_rate) = 0 OR (
                 SELECT coalesce(events.currency = placed.currency, true)
                     AND coalesce(events.exchange_rate = coalesce(placed.exchange_rate, 1), true)
                 FROM events AS placed
                 WHERE placed.workspace_id = events.workspace_id AND placed.customer_id = events.customer_id
                     AND placed.order_id = events.order_id AND placed.type = 'order.placed'
-            )
+            ))
     ),
     adjusted AS (
         SELECT customer_id, order_id, max(local_day) AS local_day, max(amount) AS amount, max(cost) AS cost,

@@ -15,7 +15,7 @@ from app.api.routes import make_router
 from app.api.shortcuts import Shortcut
 from app.errors import UnsupportedMediaType
 from app.events import EventUnion
-from app.ingest import INLINE_BYTES, SHARED_EVENTS, EventRecorder
+from app.ingest import INLINE_BYTES, EventRecorder, is_large
 
 
 class EventBatch(BaseModel):
@@ -97,8 +97,8 @@ async def record_events(holder: EventsWriter, request: Request) -> EventReceipt:
     items, size_bytes = await _items(request)
     recorder: EventRecorder = request.app.state.recorder
     # Small batches share a transaction; large ones have one each, and a workspace may not take all of them.
-    is_large = len(items) > SHARED_EVENTS or size_bytes > INLINE_BYTES
-    turn = request.app.state.batch_turns.of(holder.workspace) if is_large else nullcontext()
+    is_alone = is_large(len(items), size_bytes)
+    turn = request.app.state.batch_turns.of(holder.workspace) if is_alone else nullcontext()
     async with turn:
         receipt = await recorder.record(holder.workspace, items, datetime.now(UTC), size_bytes)
     return EventReceipt(
